@@ -1,0 +1,86 @@
+//! What decoding asks of a transformer: every row's logits, a cache that can be cut back, and a look half-way.
+
+use crate::TokenId;
+
+/// Logits `[N, V]`, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logits {
+    data: Vec<f32>,
+    vocab: usize,
+}
+
+impl Logits {
+    /// Wraps row-major data; its length is a multiple of `vocab` (> 0).
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn new(data: Vec<f32>, vocab: usize) -> Self {
+        assert!(vocab > 0 && data.len().is_multiple_of(vocab), "logits are [N, V]");
+        Self { data, vocab }
+    }
+
+    /// Number of rows, N.
+    pub fn rows(&self) -> usize {
+        self.data.len() / self.vocab
+    }
+
+    /// Row `i`: the distribution of the token after the `i`-th token of the pass.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.vocab..(i + 1) * self.vocab]
+    }
+}
+
+/// A token to be fed, after the token that slot `parent` of the cache holds (`None`: the first token of all).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewNode {
+    /// The token.
+    pub token: TokenId,
+    /// Cache slot of the token before it. New nodes take the slots `slots()`, `slots() + 1`, … in order, so a later
+    /// node of the same pass may name an earlier one.
+    pub parent: Option<usize>,
+}
+
+/// Early-exit logits `[N, V]` of a pass whose remaining layers have not run yet.
+pub type ExitRows = Logits;
+
+/// Called half-way through a pass, with the early exit's rows.
+pub type OnExit<'a> = &'a mut dyn FnMut(ExitRows);
+
+/// A failure of the model itself: no client can cause it and no client can mend it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("model failure: {0}")]
+pub struct ModelError(pub String);
+
+/// A transformer with the cache of one sequence.
+///
+/// The cache is a list of slots. Slots `0..linear()` hold one path, each following the one before it; later slots are
+/// nodes of a tree that hangs off it. Keys are summed in path order, so that a row's bits depend on its own path alone
+/// (row-invariance), not on the layout.
+pub trait LanguageModel: Send {
+    /// V.
+    fn vocab_size(&self) -> usize;
+    /// Most tokens a path may have.
+    fn context_length(&self) -> usize;
+    /// Slots that form the path `0..linear()`.
+    fn linear(&self) -> usize;
+    /// All slots, tree nodes included.
+    fn slots(&self) -> usize;
+    /// Feeds tokens and returns one row for each. With `exit = (e, on_exit)`, `on_exit` is called once layers 1…e
+    /// have run, with the rows that the early exit predicts, before the remaining layers run.
+    ///
+    /// # Errors
+    /// [`ModelError`]; the cache is then unusable and the sequence must end.
+    fn forward(&mut self, nodes: &[NewNode], exit: Option<(usize, OnExit<'_>)>) -> Result<Logits, ModelError>;
+    /// Keeps slots `0..from` and, after them, the slots of `path` (each the parent of the next); drops the rest.
+    /// Afterwards `linear() == slots() == from + path.len()`.
+    ///
+    /// # Errors
+    /// [`ModelError`]; the cache is then unusable.
+    fn keep(&mut self, from: usize, path: &[usize]) -> Result<(), ModelError>;
+}
+
+/// Nodes that feed `tokens` one after the other behind slot `linear - 1`.
+pub fn chain_nodes(tokens: &[TokenId], linear: usize) -> Vec<NewNode> {
+    let node = |(i, &token): (usize, &TokenId)| NewNode { token, parent: (linear + i).checked_sub(1) };
+    tokens.iter().enumerate().map(node).collect()
+}

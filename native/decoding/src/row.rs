@@ -1,0 +1,203 @@
+//! One row of logits and the edits that sampling rules, built in or plugged in, may make to it.
+
+use crate::TokenId;
+
+/// A working copy of one row `[V]`. A forbidden token holds −∞. Edits apply in the order made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    logits: Vec<f32>,
+}
+
+impl Row {
+    /// Copies a model's raw row.
+    pub fn new(logits: &[f32]) -> Self {
+        Self { logits: logits.to_vec() }
+    }
+
+    /// Current values, −∞ for forbidden tokens.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Current values for edits that the methods below do not cover.
+    pub fn logits_mut(&mut self) -> &mut [f32] {
+        &mut self.logits
+    }
+
+    /// Number of tokens in the vocabulary, V.
+    pub fn vocab_size(&self) -> usize {
+        self.logits.len()
+    }
+
+    /// Adds a bias to one token. Tokens outside the vocabulary are the caller's error and are left alone.
+    pub fn bias(&mut self, token: TokenId, bias: f32) {
+        if let Some(logit) = self.logits.get_mut(token as usize) {
+            *logit += bias;
+        }
+    }
+
+    /// Forbids one token.
+    pub fn forbid(&mut self, token: TokenId) {
+        if let Some(logit) = self.logits.get_mut(token as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Forbids every token whose bit is not set: bit i mod 32 of word i / 32 allows token i; missing words forbid.
+    pub fn allow(&mut self, mask: &[u32]) {
+        for (i, logit) in self.logits.iter_mut().enumerate() {
+            let allowed = mask.get(i / 32).is_some_and(|word| word >> (i % 32) & 1 == 1);
+            if !allowed {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Divides every value by `temperature` (> 0).
+    pub fn scale(&mut self, temperature: f32) {
+        for logit in &mut self.logits {
+            *logit /= temperature;
+        }
+    }
+
+    /// Keeps the `k` largest values, ties by lower id. `k` = 0 keeps all.
+    pub fn keep_top_k(&mut self, k: usize) {
+        if k == 0 || k >= self.logits.len() {
+            return;
+        }
+        let mut order = self.support();
+        if k >= order.len() {
+            return;
+        }
+        order.select_nth_unstable_by(k - 1, |&a, &b| self.by_rank(a, b));
+        for &token in &order[k..] {
+            self.forbid(token);
+        }
+    }
+
+    /// Keeps the smallest set of best tokens whose probability reaches `p`, ties by lower id. `p` ≥ 1 keeps all.
+    pub fn keep_top_p(&mut self, p: f32) {
+        if p >= 1.0 {
+            return;
+        }
+        let mut order = self.support();
+        order.sort_unstable_by(|&a, &b| self.by_rank(a, b));
+        let Some(&best) = order.first() else { return };
+        let top = self.logits[best as usize];
+        let weights: Vec<f64> = order.iter().map(|&t| f64::from(self.logits[t as usize] - top).exp()).collect();
+        let goal = f64::from(p) * weights.iter().sum::<f64>();
+        let mut mass = 0.0;
+        let mut kept = 0;
+        for weight in weights {
+            mass += weight;
+            kept += 1;
+            if mass >= goal {
+                break;
+            }
+        }
+        for &token in &order[kept..] {
+            self.forbid(token);
+        }
+    }
+
+    /// Keeps tokens whose probability is at least `p` times the best one's. `p` = 0 keeps all.
+    pub fn keep_min_p(&mut self, p: f32) {
+        if p <= 0.0 {
+            return;
+        }
+        let top = self.max();
+        // Compared as logits: ln p is −∞ only for p = 0, which is handled above.
+        let floor = top + p.ln();
+        for logit in &mut self.logits {
+            if *logit < floor {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Largest value; −∞ if everything is forbidden.
+    pub fn max(&self) -> f32 {
+        self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// The `k` best tokens with their values, best first, ties by lower id; fewer if fewer are allowed.
+    pub fn top(&self, k: usize) -> Vec<(TokenId, f32)> {
+        let mut order = self.support();
+        if k < order.len() {
+            if k == 0 {
+                return Vec::new();
+            }
+            order.select_nth_unstable_by(k - 1, |&a, &b| self.by_rank(a, b));
+            order.truncate(k);
+        }
+        order.sort_unstable_by(|&a, &b| self.by_rank(a, b));
+        order.into_iter().map(|t| (t, self.logits[t as usize])).collect()
+    }
+
+    /// Log of the sum of exponentials of the values, summed in id order in f64.
+    pub fn log_sum_exp(&self) -> f32 {
+        let top = self.max();
+        if top == f32::NEG_INFINITY {
+            return top;
+        }
+        let sum: f64 = self.logits.iter().map(|&l| f64::from(l - top).exp()).sum();
+        top + sum.ln() as f32
+    }
+
+    fn support(&self) -> Vec<TokenId> {
+        (0..self.logits.len() as TokenId).filter(|&t| self.logits[t as usize] > f32::NEG_INFINITY).collect()
+    }
+
+    fn by_rank(&self, a: TokenId, b: TokenId) -> std::cmp::Ordering {
+        self.logits[b as usize].total_cmp(&self.logits[a as usize]).then(a.cmp(&b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(row: &Row) -> Vec<usize> {
+        (0..row.vocab_size()).filter(|&i| row.logits()[i].is_finite()).collect()
+    }
+
+    #[test]
+    fn top_k_breaks_ties_by_lower_id() {
+        let mut row = Row::new(&[1.0, 2.0, 2.0, 2.0, 0.0]);
+        row.keep_top_k(2);
+        assert_eq!(allowed(&row), [1, 2]);
+    }
+
+    #[test]
+    fn top_p_keeps_the_smallest_set_that_reaches_p() {
+        let probabilities = [0.1_f32, 0.5, 0.2, 0.2];
+        let logits: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
+        for (p, want) in [(0.4, vec![1]), (0.6, vec![1, 2]), (0.85, vec![1, 2, 3]), (1.0, vec![0, 1, 2, 3])] {
+            let mut row = Row::new(&logits);
+            row.keep_top_p(p);
+            assert_eq!(allowed(&row), want, "p = {p}");
+        }
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_best() {
+        let mut row = Row::new(&[0.0, 0.5_f32.ln(), 0.04_f32.ln(), 0.06_f32.ln()]);
+        row.keep_min_p(0.05);
+        assert_eq!(allowed(&row), [0, 1, 3]);
+    }
+
+    #[test]
+    fn allow_forbids_what_the_mask_leaves_out() {
+        let mut row = Row::new(&[0.0; 40]);
+        row.allow(&[0b101]);
+        assert_eq!(allowed(&row), [0, 2]);
+    }
+
+    #[test]
+    fn top_is_sorted_and_skips_forbidden_tokens() {
+        let mut row = Row::new(&[3.0, 1.0, 2.0, 2.0]);
+        row.forbid(0);
+        assert_eq!(row.top(2), [(2, 2.0), (3, 2.0)]);
+        assert_eq!(row.top(9).len(), 3);
+    }
+}

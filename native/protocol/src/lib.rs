@@ -1,1 +1,14 @@
-//! Room under construction.
+//! What client and server say to each other: serde types only, nothing computes. Also compiles to wasm32 for the page.
+//!
+//! [`request`] is what clients send (OpenAI's chat and text completions with Specula's extensions), [`response`] what
+//! they get back over HTTP, [`stream`] the WebSocket's frames, [`report`] the extension `specula` of an answer.
+
+pub mod report;
+pub mod request;
+pub mod response;
+pub mod stream;
+
+pub use report::{EffectiveSettings, PluginCost, PluginStop, Report, Warning};
+pub use request::{GenerateRequest, Message, PluginChoice, Speculation, Stop, StreamOptions};
+pub use response::{ApiError, ErrorBody, ModelCard, ModelList, PluginCard, PluginList, Usage};
+pub use stream::{ClientFrame, Lane, LaneSpan, Origin, RoundToken, ServerFrame};

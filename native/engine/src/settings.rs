@@ -1,0 +1,121 @@
+//! Settings of speculation: what a request may say, and what is in force.
+
+use specula_decoding::branches::Allocation;
+
+/// How windows come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Method {
+    /// Window 0: the target alone.
+    None,
+    /// A serial draft model before each pass.
+    Sps,
+    /// Prompt look-up.
+    Lookup,
+    /// Mirror speculative decoding: the draft rolls branches out during the pass.
+    Mirror,
+}
+
+impl Method {
+    /// All methods, in the order they are listed.
+    pub const ALL: [Self; 4] = [Self::None, Self::Sps, Self::Lookup, Self::Mirror];
+
+    /// Its name on the wire and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Sps => "sps",
+            Self::Lookup => "lookup",
+            Self::Mirror => "mirror",
+        }
+    }
+
+    /// The method of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|m| m.name() == name)
+    }
+
+    /// Whether it needs a draft model.
+    pub fn needs_draft(self) -> bool {
+        matches!(self, Self::Sps | Self::Mirror)
+    }
+}
+
+/// Who guesses the outcomes that are rolled out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roots {
+    /// The draft's own rows.
+    Draft,
+    /// The target's early exit.
+    Exit,
+    /// Both, in one priority order.
+    Both,
+}
+
+impl Roots {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Exit => "exit",
+            Self::Both => "both",
+        }
+    }
+
+    /// The setting of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Draft, Self::Exit, Self::Both].into_iter().find(|r| r.name() == name)
+    }
+}
+
+/// Name of an allocation on the wire.
+pub fn allocation_name(allocation: Allocation) -> &'static str {
+    match allocation {
+        Allocation::Scored => "scored",
+        Allocation::PerRow => "per-row",
+    }
+}
+
+/// The allocation of that name.
+pub fn allocation_from_name(name: &str) -> Option<Allocation> {
+    [Allocation::Scored, Allocation::PerRow].into_iter().find(|a| allocation_name(*a) == name)
+}
+
+/// Settings in force for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How windows come about.
+    pub method: Method,
+    /// γ, most draft tokens per round.
+    pub window: usize,
+    /// e, the layer after which the early exit looks.
+    pub exit_layer: usize,
+    /// κ, candidates per row of the exit message.
+    pub exit_top: usize,
+    /// B, branches rolled out at once.
+    pub branch_budget: usize,
+    /// Who guesses outcomes.
+    pub roots: Roots,
+    /// How the budget is spent.
+    pub allocation: Allocation,
+    /// Rollouts awaited, their choice independent of timing.
+    pub deterministic: bool,
+}
+
+/// Settings as a request asks for them; `None` takes the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SettingsSpec {
+    /// Name of a method.
+    pub method: Option<String>,
+    /// γ.
+    pub window: Option<u64>,
+    /// e.
+    pub exit_layer: Option<u64>,
+    /// κ.
+    pub exit_top: Option<u64>,
+    /// B.
+    pub branch_budget: Option<u64>,
+    /// Name of a choice of roots.
+    pub roots: Option<String>,
+    /// Name of an allocation.
+    pub allocation: Option<String>,
+}

@@ -1,0 +1,145 @@
+//! What clients send. One type for chat and text completions, over HTTP and WebSocket: a field that does not belong to
+//! the endpoint, or that no endpoint knows, is an error naming it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A generation. Exactly one of `messages` (chat) and `prompt` (text completion) is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateRequest {
+    /// Model name as `/v1/models` lists it; absent means the one served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Chat history, oldest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Message>>,
+    /// Text to continue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Send the answer as server-sent events (HTTP only; a WebSocket always streams).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// Options of `stream`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_options: Option<StreamOptions>,
+    /// Most tokens to generate. `max_completion_tokens` is the same under OpenAI's newer name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// See `max_tokens`; at most one of the two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_completion_tokens: Option<u64>,
+    /// 0 = greedy; 0..=2, default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// 0 < top_p ≤ 1, default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// 0 = off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u64>,
+    /// 0..=1, 0 = off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
+    /// 0..=2⁵³−1; the server picks one and returns it if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Up to 16 strings that end the text and are not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// Token id (as a string, OpenAI's form) → −100..=100, added to the logit; −100 forbids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// 0 < x ≤ 10, 1 = off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f64>,
+    /// −2..=2, 0 = off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
+    /// −2..=2, 0 = off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f64>,
+    /// Choices; only 1 is supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n: Option<u64>,
+    /// OpenAI's end-user tag; accepted without effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// How to speculate; absent fields take the server's defaults, the effective values come back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Speculation>,
+    /// Fixed method, window and branches, rollouts awaited: lossy acceptance policies reproduce.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deterministic: Option<bool>,
+    /// Plugins in the order they apply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<Vec<PluginChoice>>,
+}
+
+/// One chat message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// Plain text.
+    pub content: String,
+}
+
+/// Options of a streamed answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamOptions {
+    /// Send one more chunk with `usage` before the end.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+/// One stop string or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stop {
+    /// A single string.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+/// Settings of speculation, named as in the project's algorithm notes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speculation {
+    /// `none`, `sps`, `lookup`, `mirror`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// γ, draft tokens per round, 0..=16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<u64>,
+    /// e, the layer after which the early exit looks, 1..layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_layer: Option<u64>,
+    /// κ, candidates per row of the exit message, 1..=32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_top: Option<u64>,
+    /// B, branches rolled out at once, 1..=64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch_budget: Option<u64>,
+    /// `draft`, `exit` or `both`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roots: Option<String>,
+    /// `scored` or `per-row`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<String>,
+}
+
+/// A plugin with its configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginChoice {
+    /// Name as `/v1/plugins` lists it.
+    pub name: String,
+    /// JSON object handed to the plugin; absent = `{}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
+}

@@ -1,0 +1,159 @@
+//! What clients get back over HTTP, in OpenAI's shapes with the extension `specula`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Report;
+
+/// `{"error": {…}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ApiError,
+}
+
+/// OpenAI's error shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// Names the field, the bound, the value and the remedy.
+    pub message: String,
+    /// `invalid_request_error`, `rate_limit_error`, `server_error`, …
+    pub r#type: String,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// Stable code.
+    pub code: Option<String>,
+}
+
+impl ApiError {
+    /// An error without field and code.
+    pub fn new(message: impl Into<String>, r#type: impl Into<String>) -> Self {
+        Self { message: message.into(), r#type: r#type.into(), param: None, code: None }
+    }
+}
+
+/// Token counts of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt, template included.
+    pub prompt_tokens: u64,
+    /// Tokens generated, the one that ended the text included.
+    pub completion_tokens: u64,
+    /// Their sum.
+    pub total_tokens: u64,
+}
+
+/// An answer of `/v1/chat/completions` or `/v1/completions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// `chatcmpl-…` or `cmpl-…`.
+    pub id: String,
+    /// `chat.completion`, `text_completion` or, streamed, `chat.completion.chunk`.
+    pub object: String,
+    /// Seconds since the epoch.
+    pub created: u64,
+    /// The served model's name.
+    pub model: String,
+    /// One choice; none in the chunk that carries `usage`.
+    pub choices: Vec<Choice>,
+    /// Token counts: in a whole answer, or in the last chunk if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// What speculation did: in a whole answer, or in the chunk that carries the finish reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub specula: Option<Report>,
+}
+
+/// A choice: `message` (chat), `delta` (chat, streamed) or `text` (completion) is set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Always 0.
+    pub index: u32,
+    /// A whole chat answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<AnswerMessage>,
+    /// A piece of a streamed chat answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<AnswerMessage>,
+    /// Text, or a piece of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Always null: log-probabilities are not offered yet.
+    pub logprobs: Option<()>,
+    /// `stop` or `length`; null while streaming.
+    pub finish_reason: Option<String>,
+}
+
+/// The assistant's message, or a piece of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerMessage {
+    /// `assistant`; in a stream only in the first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+/// Answer of `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelList {
+    /// `list`.
+    pub object: String,
+    /// The served target.
+    pub data: Vec<ModelCard>,
+}
+
+/// The served target and what may be asked of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// Name.
+    pub id: String,
+    /// `model`.
+    pub object: String,
+    /// Seconds since the epoch at which the server started.
+    pub created: u64,
+    /// `specula`.
+    pub owned_by: String,
+    /// Most tokens of prompt and answer together.
+    pub context_length: u64,
+    /// V.
+    pub vocab_size: u64,
+    /// Transformer layers, N; an exit layer lies in 1..N.
+    pub layers: u64,
+    /// Whether a row's bits do not depend on the rows computed with it, on which exactness rests.
+    pub row_invariant: bool,
+    /// Name of the draft model, if one is loaded.
+    pub draft: Option<String>,
+    /// Methods on offer.
+    pub methods: Vec<String>,
+    /// Default settings of each method, in the order of `methods`.
+    pub defaults: Vec<crate::EffectiveSettings>,
+    /// The method used when a request names none.
+    pub default_method: String,
+    /// Largest window.
+    pub max_window: u64,
+}
+
+/// Answer of `GET /v1/plugins`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginList {
+    /// `list`.
+    pub object: String,
+    /// Loaded plugins by name.
+    pub data: Vec<PluginCard>,
+}
+
+/// A loaded plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginCard {
+    /// Name for requests.
+    pub name: String,
+    /// `plugin`.
+    pub object: String,
+    /// `acceptance`, `sampling`, `stopping`.
+    pub kinds: Vec<String>,
+    /// `sha256:…` of the component.
+    pub digest: String,
+    /// Size of the component in bytes.
+    pub bytes: u64,
+}

@@ -2,7 +2,9 @@
 //! the endpoint, or that no endpoint knows, is an error naming it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// A generation. Exactly one of `messages` (chat) and `prompt` (text completion) is set.
@@ -83,8 +85,50 @@ pub struct GenerateRequest {
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// Plain text.
+    /// Plain text. OpenAI's list of text parts is read as the texts joined.
+    #[serde(deserialize_with = "text_or_parts")]
     pub content: String,
+}
+
+/// One part of a message's content; only `text` parts exist here.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextPart {
+    r#type: String,
+    text: String,
+}
+
+fn text_or_parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    struct TextOrParts;
+
+    impl<'de> Visitor<'de> for TextOrParts {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or an array of text parts")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_string<E: Error>(self, text: String) -> Result<String, E> {
+            Ok(text)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<String, A::Error> {
+            let mut joined = String::new();
+            while let Some(part) = parts.next_element::<TextPart>()? {
+                if part.r#type != "text" {
+                    return Err(A::Error::custom("only parts of type `text` are understood"));
+                }
+                joined.push_str(&part.text);
+            }
+            Ok(joined)
+        }
+    }
+
+    deserializer.deserialize_any(TextOrParts)
 }
 
 /// Options of a streamed answer.
@@ -98,7 +142,7 @@ pub struct StreamOptions {
 
 /// One stop string or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a string or an array of strings")]
 pub enum Stop {
     /// A single string.
     One(String),
@@ -142,4 +186,22 @@ pub struct PluginChoice {
     /// JSON object handed to the plugin; absent = `{}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(json: &str) -> Result<String, serde_json::Error> {
+        serde_json::from_str::<Message>(&format!(r#"{{"role":"user","content":{json}}}"#)).map(|m| m.content)
+    }
+
+    #[test]
+    fn content_is_a_string_or_text_parts() {
+        assert_eq!(content(r#""a\nb""#).expect("a string"), "a\nb");
+        let parts = r#"[{"type":"text","text":"a"},{"type":"text","text":"b"}]"#;
+        assert_eq!(content(parts).expect("text parts"), "ab");
+        assert!(content(r#"[{"type":"image_url","text":"a"}]"#).is_err());
+        assert!(content("7").is_err());
+    }
 }

@@ -1,0 +1,112 @@
+//! Reads a request's JSON body: its type, its size counted while it arrives, its time.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Buf;
+use futures_util::{Stream, StreamExt};
+use warp::http::{HeaderMap, header};
+
+use crate::errors::{Fault, clip};
+
+/// What a body may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    pub(crate) bytes: usize,
+    pub(crate) time: Duration,
+}
+
+/// The body's text.
+pub(crate) async fn read_json<B: Buf, E>(
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, E>>,
+    limits: BodyLimits,
+) -> Result<String, Fault> {
+    require_json(headers)?;
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limits.bytes as u64) {
+        return Err(Fault::BodyTooLarge { limit_bytes: limits.bytes });
+    }
+    let all = collect(body, limits.bytes);
+    let bytes = tokio::time::timeout(limits.time, all).await;
+    let bytes = bytes.map_err(|_| Fault::BodyTimeout { limit: limits.time })??;
+    String::from_utf8(bytes).map_err(|e| Fault::NotUtf8 { at: e.utf8_error().valid_up_to() })
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
+    let given = headers.get(header::CONTENT_TYPE).map(|v| v.to_str().unwrap_or("?"));
+    let kind = given.and_then(|v| v.split(';').next()).map(str::trim);
+    match kind {
+        Some(kind) if kind.eq_ignore_ascii_case("application/json") => Ok(()),
+        _ => Err(Fault::ContentType { given: given.map_or_else(|| "none".to_owned(), |v| format!("`{}`", clip(v))) }),
+    }
+}
+
+async fn collect<B: Buf, E>(body: impl Stream<Item = Result<B, E>>, limit_bytes: usize) -> Result<Vec<u8>, Fault> {
+    let mut body = pin!(body);
+    let mut bytes = Vec::new();
+    while let Some(part) = body.next().await {
+        let mut part = part.map_err(|_| Fault::BodyBroken)?;
+        if bytes.len() + part.remaining() > limit_bytes {
+            return Err(Fault::BodyTooLarge { limit_bytes });
+        }
+        while part.has_remaining() {
+            let chunk = part.chunk();
+            bytes.extend_from_slice(chunk);
+            let read = chunk.len();
+            part.advance(read);
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures_util::stream;
+    use warp::http::{HeaderValue, StatusCode};
+
+    const LIMITS: BodyLimits = BodyLimits { bytes: 8, time: Duration::from_millis(50) };
+
+    async fn read(kind: Option<&'static str>, parts: &[&'static [u8]]) -> Result<String, Fault> {
+        let mut headers = HeaderMap::new();
+        if let Some(kind) = kind {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        let parts: Vec<_> = parts.iter().map(|&part| Ok::<_, ()>(Bytes::from_static(part))).collect();
+        read_json(&headers, stream::iter(parts), LIMITS).await
+    }
+
+    #[tokio::test]
+    async fn a_body_up_to_the_bound_is_read() {
+        let text = read(Some("Application/JSON; charset=utf-8"), &[b"1234", b"5678"]).await.expect("read");
+        assert_eq!(text, "12345678");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_bound_is_refused_while_it_arrives() {
+        let fault = read(Some("application/json"), &[b"1234", b"56789"]).await.expect_err("too large");
+        assert_eq!(fault.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(fault.to_string().contains("8 bytes"));
+    }
+
+    #[tokio::test]
+    async fn other_types_and_other_bytes_are_refused() {
+        for kind in [None, Some("text/plain"), Some("application/jsonp")] {
+            let fault = read(kind, &[b"{}"]).await.expect_err("type");
+            assert_eq!(fault.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        let fault = read(Some("application/json"), &[b"ab\xff"]).await.expect_err("bytes");
+        assert!(matches!(fault, Fault::NotUtf8 { at: 2 }), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = stream::pending::<Result<Bytes, ()>>();
+        let fault = read_json(&headers, body, LIMITS).await.expect_err("time");
+        assert_eq!(fault.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+}

@@ -1,0 +1,148 @@
+//! The paths and what answers them. Handlers decode, call the core, encode.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Buf;
+use futures_util::Stream;
+use specula_protocol::{ModelList, PluginList};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, StatusCode, header};
+use warp::path::FullPath;
+use warp::reply::{Reply, Response};
+use warp::ws::Ws;
+
+use crate::app::{App, Phase};
+use crate::body::read_json;
+use crate::connections::Slot;
+use crate::errors::Fault;
+use crate::generation::{Admitted, Delivery, Endpoint, admit_text};
+use crate::sse::Chunks;
+use crate::whole::Head;
+use crate::{metrics, sse, websocket, whole, wire};
+
+/// Paths besides the page's, with the methods they answer.
+const PATHS: [(&str, &str); 8] = [
+    ("/healthz", READ),
+    ("/readyz", READ),
+    ("/metrics", READ),
+    ("/v1/models", READ),
+    ("/v1/plugins", READ),
+    ("/v1/chat/completions", "POST"),
+    ("/v1/completions", "POST"),
+    ("/v1/stream", "GET"),
+];
+
+const READ: &str = "GET, HEAD";
+
+/// What metrics call a path: itself if it is known, so that clients cannot make up labels.
+pub(crate) fn label(app: &App, path: &str) -> &'static str {
+    match PATHS.iter().find(|(known, _)| *known == path) {
+        Some((known, _)) => known,
+        None if app.page.has(path) => "page",
+        None => "other",
+    }
+}
+
+/// All routes; never fails, for faults are answers.
+pub(crate) fn routes(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + use<> {
+    let facts = health(app).or(models(app)).unify();
+    let work = generate(app, Endpoint::Chat).or(generate(app, Endpoint::Text)).unify().or(socket(app)).unify();
+    let known = facts.or(work).unify().or(page(app)).unify();
+    let rest = with(app).and(warp::path::full());
+    let rest = rest.map(|app: Arc<App>, path: FullPath| unmatched(&app, path.as_str()).response());
+    known.or(rest).unify()
+}
+
+fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
+    let app = app.clone();
+    warp::any().map(move || app.clone())
+}
+
+fn health(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let healthz = warp::path!("healthz").and(warp::get()).map(|| status("ok", StatusCode::OK));
+    let readyz = warp::path!("readyz").and(warp::get()).and(with(app)).map(|app: Arc<App>| match app.phase() {
+        Phase::Open => status("ready", StatusCode::OK),
+        Phase::Draining | Phase::Closed => status("draining", StatusCode::SERVICE_UNAVAILABLE),
+    });
+    let metrics = warp::path!("metrics").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
+        let text = metrics::text(&app.engine.metrics(), &app.requests);
+        warp::reply::with_header(text, header::CONTENT_TYPE, metrics::CONTENT_TYPE).into_response()
+    });
+    healthz.or(readyz).unify().or(metrics).unify().boxed()
+}
+
+fn status(word: &str, code: StatusCode) -> Response {
+    let body = warp::reply::json(&serde_json::json!({"status": word}));
+    warp::reply::with_status(body, code).into_response()
+}
+
+fn models(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let models = warp::path!("v1" / "models").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
+        let data = vec![wire::model_card(app.engine.facts(), app.started_s)];
+        warp::reply::json(&ModelList { object: "list".into(), data }).into_response()
+    });
+    let plugins = warp::path!("v1" / "plugins").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
+        let data = app.engine.plugins().iter().map(wire::plugin_card).collect();
+        warp::reply::json(&PluginList { object: "list".into(), data }).into_response()
+    });
+    models.or(plugins).unify().boxed()
+}
+
+fn generate(app: &Arc<App>, endpoint: Endpoint) -> BoxedFilter<(Response,)> {
+    let path = match endpoint {
+        Endpoint::Chat => warp::path!("v1" / "chat" / "completions").boxed(),
+        Endpoint::Text | Endpoint::Socket => warp::path!("v1" / "completions").boxed(),
+    };
+    let parts = path.and(warp::post()).and(with(app)).and(warp::header::headers_cloned()).and(warp::body::stream());
+    let handler = move |app: Arc<App>, headers: HeaderMap, body| async move {
+        completions(&app, endpoint, &headers, body).await.unwrap_or_else(|fault| fault.response())
+    };
+    parts.then(handler).boxed()
+}
+
+async fn completions<B: Buf>(
+    app: &App,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Response, Fault> {
+    let text = read_json(headers, body, app.body_limits()).await?;
+    let Admitted { events, delivery } = admit_text(app, endpoint, text).await?;
+    let head = Head::new(app, endpoint);
+    Ok(match delivery {
+        Delivery::Whole => warp::reply::json(&whole::answer(&head, events).await?).into_response(),
+        Delivery::Streamed { include_usage } => sse::answer(Chunks { head, include_usage }, events),
+    })
+}
+
+fn socket(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let path = warp::path!("v1" / "stream").and(warp::get());
+    let slot = warp::ext::optional::<Slot>();
+    let upgrade = path.and(warp::ws()).and(with(app)).and(slot).map(|ws: Ws, app: Arc<App>, slot| {
+        let limit = app.config.max_body_bytes;
+        let ws = ws.max_message_size(limit).max_frame_size(limit);
+        ws.on_upgrade(move |socket| websocket::serve(app, socket, slot)).into_response()
+    });
+    let plain = path.map(|| Fault::NotAnUpgrade.response());
+    upgrade.or(plain).unify().boxed()
+}
+
+fn page(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let parts = warp::get().and(warp::path::full()).and(warp::header::headers_cloned()).and(with(app));
+    let found = parts.and_then(|path: FullPath, headers: HeaderMap, app: Arc<App>| async move {
+        app.page.answer(path.as_str(), &headers).ok_or_else(warp::reject::not_found)
+    });
+    found.boxed()
+}
+
+fn unmatched(app: &App, path: &str) -> Fault {
+    match PATHS.iter().find(|(known, _)| *known == path) {
+        Some((_, allow)) => Fault::Method { allow },
+        None if app.page.has(path) => Fault::Method { allow: READ },
+        None => Fault::NoRoute,
+    }
+}

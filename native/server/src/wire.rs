@@ -1,0 +1,417 @@
+//! Translates between the engine's types and the wire's, both ways. Knows no HTTP: the command line's JSON is made here
+//! too.
+
+use serde_json::Value;
+use specula_decoding::FinishReason;
+use specula_engine::{
+    Event, Failure, Finished, LaneKind, ModelFacts, PluginFacts, PluginSpec, Report, RequestError, RequestSpec, Round,
+    Settings, SettingsSpec, Started, Totals, allocation_name,
+};
+use specula_protocol as protocol;
+use specula_protocol::{GenerateRequest, ServerFrame};
+
+use crate::errors;
+use crate::seam::Engine;
+
+/// What is asked, with its prompt in tokens. Checks only what the engine cannot see: fields that exclude each other, and
+/// forms that only the wire has.
+///
+/// # Errors
+/// Names field, bound, value and remedy.
+pub fn request_spec(engine: &Engine, request: &GenerateRequest) -> Result<RequestSpec, RequestError> {
+    let mut spec = spec_without_prompt(request)?;
+    spec.prompt = match (&request.messages, &request.prompt) {
+        (Some(messages), None) => {
+            let messages: Vec<_> = messages.iter().map(|m| (m.role.clone(), m.content.clone())).collect();
+            engine.encode_chat(&messages)?
+        }
+        (None, Some(prompt)) => engine.encode_text(prompt)?,
+        (None, None) => return Err(invalid("messages", "one of `messages` and `prompt` is needed".into())),
+        (Some(_), Some(_)) => return Err(invalid("prompt", "`messages` and `prompt` exclude each other".into())),
+    };
+    Ok(spec)
+}
+
+/// All of a request but its prompt.
+///
+/// # Errors
+/// As [`request_spec`].
+pub fn spec_without_prompt(request: &GenerateRequest) -> Result<RequestSpec, RequestError> {
+    if let Some(n) = request.n.filter(|&n| n != 1) {
+        return Err(invalid("n", format!("`n` must be 1: one choice per request. Given: {n}")));
+    }
+    if request.max_tokens.is_some() && request.max_completion_tokens.is_some() {
+        let message = "`max_tokens` and `max_completion_tokens` are two names of one limit; send one of them".into();
+        return Err(invalid("max_completion_tokens", message));
+    }
+    Ok(RequestSpec {
+        prompt: Vec::new(),
+        max_tokens: request.max_tokens.or(request.max_completion_tokens),
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        min_p: request.min_p,
+        seed: request.seed,
+        stop: match &request.stop {
+            None => Vec::new(),
+            Some(protocol::Stop::One(stop)) => vec![stop.clone()],
+            Some(protocol::Stop::Many(stops)) => stops.clone(),
+        },
+        logit_bias: logit_bias(request)?,
+        repetition_penalty: request.repetition_penalty,
+        presence_penalty: request.presence_penalty,
+        frequency_penalty: request.frequency_penalty,
+        speculation: request.speculation.as_ref().map(settings_spec).unwrap_or_default(),
+        deterministic: request.deterministic.unwrap_or(false),
+        plugins: plugin_specs(request)?,
+    })
+}
+
+fn logit_bias(request: &GenerateRequest) -> Result<Vec<(u64, f64)>, RequestError> {
+    let entries = request.logit_bias.iter().flatten();
+    entries
+        .map(|(token, &bias)| match token.parse() {
+            Ok(token) => Ok((token, bias)),
+            Err(_) => {
+                let token = errors::clip(token);
+                let message = format!("keys of `logit_bias` must be token ids, whole numbers ≥ 0. Given: `{token}`");
+                Err(invalid("logit_bias", message))
+            }
+        })
+        .collect()
+}
+
+fn settings_spec(asked: &protocol::Speculation) -> SettingsSpec {
+    SettingsSpec {
+        method: asked.method.clone(),
+        window: asked.window,
+        exit_layer: asked.exit_layer,
+        exit_top: asked.exit_top,
+        branch_budget: asked.branch_budget,
+        roots: asked.roots.clone(),
+        allocation: asked.allocation.clone(),
+    }
+}
+
+fn plugin_specs(request: &GenerateRequest) -> Result<Vec<PluginSpec>, RequestError> {
+    let plugins = request.plugins.iter().flatten().enumerate();
+    plugins
+        .map(|(i, plugin)| match &plugin.config {
+            None => Ok(PluginSpec { name: plugin.name.clone(), config: Value::Object(serde_json::Map::new()) }),
+            Some(config @ Value::Object(_)) => Ok(PluginSpec { name: plugin.name.clone(), config: config.clone() }),
+            Some(_) => {
+                let field = format!("plugins[{i}].config");
+                Err(invalid(&field, format!("`{field}` must be an object")))
+            }
+        })
+        .collect()
+}
+
+pub(crate) fn invalid(field: &str, message: String) -> RequestError {
+    RequestError { field: field.to_owned(), code: "invalid_value", message }
+}
+
+/// The frame that tells a socket about an event.
+pub fn frame(id: &str, event: Event) -> ServerFrame {
+    match event {
+        Event::Started(started) => started_frame(id, &started),
+        Event::Round(round) => round_frame(id, round),
+        Event::Finished(finished) => ServerFrame::Finished {
+            id: id.to_owned(),
+            reason: finish_reason(finished.reason.as_ref()).to_owned(),
+            usage: usage(&finished),
+            specula: Box::new(report(&finished)),
+        },
+        Event::Failed(failure) => ServerFrame::Error { id: Some(id.to_owned()), error: failure_body(failure) },
+    }
+}
+
+fn started_frame(id: &str, started: &Started) -> ServerFrame {
+    ServerFrame::Started {
+        id: id.to_owned(),
+        seed: started.seed,
+        prompt_tokens: started.prompt_tokens as u64,
+        method: started.settings.method.name().to_owned(),
+    }
+}
+
+fn round_frame(id: &str, round: Round) -> ServerFrame {
+    let token = |t: specula_engine::Token| protocol::RoundToken { id: t.id, text: t.text, origin: origin(t.origin) };
+    let span =
+        |s: &specula_engine::Span| protocol::LaneSpan { lane: lane(s.kind), start_us: s.start_us, end_us: s.end_us };
+    ServerFrame::Round {
+        id: id.to_owned(),
+        lanes: round.lanes.iter().map(span).collect(),
+        tokens: round.tokens.into_iter().map(token).collect(),
+        window: round.window as u64,
+        accepted: round.accepted as u64,
+        hit: round.hit,
+    }
+}
+
+/// A failure in OpenAI's error shape.
+pub fn failure_body(failure: Failure) -> protocol::ApiError {
+    errors::Fault::Failed(failure).body()
+}
+
+/// Why the text ended, as the wire says it: `stop`, `length` or, for `None`, `cancelled`.
+pub fn finish_reason(reason: Option<&FinishReason>) -> &'static str {
+    match reason {
+        Some(FinishReason::EndToken | FinishReason::StopString(_) | FinishReason::Plugin { .. }) => "stop",
+        Some(FinishReason::MaxTokens | FinishReason::ContextEnd) => "length",
+        None => "cancelled",
+    }
+}
+
+/// Token counts.
+pub fn usage(finished: &Finished) -> protocol::Usage {
+    let (prompt_tokens, completion_tokens) = (finished.prompt_tokens as u64, finished.completion_tokens as u64);
+    protocol::Usage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+}
+
+/// The extension `specula`.
+pub fn report(finished: &Finished) -> protocol::Report {
+    let Report { totals, settings, seed, row_invariant, .. } = &finished.report;
+    protocol::Report {
+        lossless: finished.report.lossless(),
+        row_invariant: *row_invariant,
+        settings: effective_settings(settings),
+        seed: *seed,
+        prefill_ms: ms(finished.report.prefill_us),
+        first_token_ms: ms(finished.report.first_token_us),
+        total_ms: ms(finished.report.total_us),
+        stop: match &finished.reason {
+            Some(FinishReason::Plugin { name, reason }) => {
+                Some(protocol::PluginStop { plugin: name.clone(), reason: reason.clone() })
+            }
+            _ => None,
+        },
+        plugins: finished.report.plugins.iter().map(plugin_cost).collect(),
+        warnings: finished.report.warnings.iter().map(warning).collect(),
+        ..report_of_totals(totals)
+    }
+}
+
+/// The part of a report that is sums over rounds; the rest is left empty.
+fn report_of_totals(totals: &Totals) -> protocol::Report {
+    let share = |o: &specula_engine::Offered| o.accepted as f64 / o.rounds.max(1) as f64;
+    protocol::Report {
+        deviations: totals.deviations,
+        rounds: totals.rounds,
+        drafted: totals.drafted,
+        accepted: totals.accepted,
+        // A text that ended before its first round was not slowed by speculation: as plain decoding.
+        acceptance_length: totals.acceptance_length().unwrap_or(1.0),
+        accepted_by_position: totals.by_position.iter().map(share).collect(),
+        hits: totals.hits,
+        misses: totals.misses,
+        hits_from_draft: totals.hits_from_draft,
+        hits_from_exit: totals.hits_from_exit,
+        hits_by_depth: totals.hits_by_depth.clone(),
+        coverage: totals.coverage(),
+        branches_expanded: totals.branches_expanded,
+        branches_used: totals.branches_used,
+        exposed_draft_ms: ms(totals.exposed_draft_us),
+        hidden_draft_ms: ms(totals.hidden_draft_us),
+        bubble_ms: ms(totals.bubble_us),
+        rendezvous_ms: ms(totals.rendezvous_us),
+        target_prefix_ms: ms(totals.target_prefix_us),
+        exit_ms: ms(totals.exit_us),
+        target_suffix_ms: ms(totals.target_suffix_us),
+        accept_ms: ms(totals.accept_us),
+        ..protocol::Report::default()
+    }
+}
+
+/// Settings in force; what a method does not have is left out.
+pub fn effective_settings(settings: &Settings) -> protocol::EffectiveSettings {
+    let mirrors = settings.method == specula_engine::Method::Mirror;
+    protocol::EffectiveSettings {
+        method: settings.method.name().to_owned(),
+        window: settings.window as u64,
+        exit_layer: mirrors.then_some(settings.exit_layer as u64),
+        exit_top: mirrors.then_some(settings.exit_top as u64),
+        branch_budget: mirrors.then_some(settings.branch_budget as u64),
+        roots: mirrors.then(|| settings.roots.name().to_owned()),
+        allocation: mirrors.then(|| allocation_name(settings.allocation).to_owned()),
+        deterministic: settings.deterministic,
+    }
+}
+
+/// The served model and what may be asked of it. `created` is in seconds since the epoch.
+pub fn model_card(facts: &ModelFacts, created: u64) -> protocol::ModelCard {
+    protocol::ModelCard {
+        id: facts.name.clone(),
+        object: "model".into(),
+        created,
+        owned_by: "specula".into(),
+        context_length: facts.context_length as u64,
+        vocab_size: facts.vocab_size as u64,
+        layers: facts.layers as u64,
+        row_invariant: facts.row_invariant,
+        draft: facts.draft.clone(),
+        methods: facts.methods.iter().map(|s| s.method.name().to_owned()).collect(),
+        defaults: facts.methods.iter().map(effective_settings).collect(),
+        default_method: facts.default_method.name().to_owned(),
+        max_window: facts.max_window as u64,
+    }
+}
+
+/// A loaded plugin.
+pub fn plugin_card(plugin: &PluginFacts) -> protocol::PluginCard {
+    protocol::PluginCard {
+        name: plugin.name.clone(),
+        object: "plugin".into(),
+        kinds: plugin.kinds.iter().map(|&kind| kind.to_owned()).collect(),
+        digest: plugin.digest.clone(),
+        bytes: plugin.bytes as u64,
+    }
+}
+
+/// Where a token came from.
+pub fn origin(origin: specula_engine::Origin) -> protocol::Origin {
+    match origin {
+        specula_engine::Origin::Plain => protocol::Origin::Plain,
+        specula_engine::Origin::Draft => protocol::Origin::Draft,
+        specula_engine::Origin::Mirror => protocol::Origin::Mirror,
+        specula_engine::Origin::Correction => protocol::Origin::Correction,
+        specula_engine::Origin::Bonus => protocol::Origin::Bonus,
+    }
+}
+
+/// Which device, doing what.
+pub fn lane(kind: LaneKind) -> protocol::Lane {
+    match kind {
+        LaneKind::TargetPrefix => protocol::Lane::TargetPrefix,
+        LaneKind::Exit => protocol::Lane::Exit,
+        LaneKind::TargetSuffix => protocol::Lane::TargetSuffix,
+        LaneKind::Accept => protocol::Lane::Accept,
+        LaneKind::DraftSerial => protocol::Lane::DraftSerial,
+        LaneKind::DraftRollout => protocol::Lane::DraftRollout,
+    }
+}
+
+fn plugin_cost(cost: &specula_engine::PluginCost) -> protocol::PluginCost {
+    protocol::PluginCost { name: cost.name.clone(), calls: cost.calls, fuel: cost.fuel, micros: cost.micros }
+}
+
+fn warning(warning: &specula_engine::Warning) -> protocol::Warning {
+    protocol::Warning { code: warning.code.clone(), message: warning.message.clone(), count: warning.count }
+}
+
+fn ms(us: u64) -> f64 {
+    us as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seam::double;
+
+    fn asked(json: serde_json::Value) -> GenerateRequest {
+        serde_json::from_value(json).expect("a request")
+    }
+
+    #[test]
+    fn every_sampling_field_reaches_the_engine() {
+        let request = asked(serde_json::json!({
+            "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": 3,
+            "stop": "x", "logit_bias": {"12": -100.0}, "repetition_penalty": 1.1, "presence_penalty": 0.2,
+            "frequency_penalty": 0.3, "deterministic": true, "n": 1,
+            "speculation": {"method": "mirror", "window": 5, "exit_layer": 2, "exit_top": 8, "branch_budget": 6,
+                            "roots": "both", "allocation": "scored"},
+            "plugins": [{"name": "typical"}]
+        }));
+        let spec = spec_without_prompt(&request).expect("valid");
+        let want = RequestSpec {
+            prompt: Vec::new(),
+            max_tokens: Some(7),
+            temperature: Some(0.5),
+            top_p: Some(0.9),
+            top_k: Some(40),
+            min_p: Some(0.1),
+            seed: Some(3),
+            stop: vec!["x".into()],
+            logit_bias: vec![(12, -100.0)],
+            repetition_penalty: Some(1.1),
+            presence_penalty: Some(0.2),
+            frequency_penalty: Some(0.3),
+            speculation: SettingsSpec {
+                method: Some("mirror".into()),
+                window: Some(5),
+                exit_layer: Some(2),
+                exit_top: Some(8),
+                branch_budget: Some(6),
+                roots: Some("both".into()),
+                allocation: Some("scored".into()),
+            },
+            deterministic: true,
+            plugins: vec![PluginSpec { name: "typical".into(), config: serde_json::json!({}) }],
+        };
+        assert_eq!(spec, want);
+    }
+
+    #[test]
+    fn what_only_the_wire_can_see_is_refused_by_name() {
+        for (json, field) in [
+            (serde_json::json!({"n": 2}), "n"),
+            (serde_json::json!({"max_tokens": 1, "max_completion_tokens": 1}), "max_completion_tokens"),
+            (serde_json::json!({"logit_bias": {"-1": 0.0}}), "logit_bias"),
+            (serde_json::json!({"plugins": [{"name": "a"}, {"name": "b", "config": 3}]}), "plugins[1].config"),
+        ] {
+            let error = spec_without_prompt(&asked(json)).expect_err(field);
+            assert_eq!(error.field, field);
+            assert!(error.message.contains(field), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn reasons_follow_openai() {
+        let plugin = FinishReason::Plugin { name: "p".into(), reason: "r".into() };
+        assert_eq!(finish_reason(Some(&FinishReason::EndToken)), "stop");
+        assert_eq!(finish_reason(Some(&FinishReason::StopString("x".into()))), "stop");
+        assert_eq!(finish_reason(Some(&plugin)), "stop");
+        assert_eq!(finish_reason(Some(&FinishReason::MaxTokens)), "length");
+        assert_eq!(finish_reason(Some(&FinishReason::ContextEnd)), "length");
+        assert_eq!(finish_reason(None), "cancelled");
+    }
+
+    #[test]
+    fn a_report_says_what_the_totals_say() {
+        let mut finished = double::finished(3, 9);
+        finished.reason = Some(FinishReason::Plugin { name: "json".into(), reason: "closed".into() });
+        finished.report.totals = Totals {
+            rounds: 4,
+            accepted: 6,
+            deviations: 1,
+            by_position: vec![
+                specula_engine::Offered { rounds: 4, accepted: 4 },
+                specula_engine::Offered { rounds: 4, accepted: 2 },
+            ],
+            exits: 4,
+            covered: 3,
+            exposed_draft_us: 1500,
+            ..Totals::default()
+        };
+        let report = report(&finished);
+        assert!(!report.lossless);
+        assert_eq!(report.acceptance_length, 2.5);
+        assert_eq!(report.accepted_by_position, [1.0, 0.5]);
+        assert_eq!(report.coverage, Some(0.75));
+        assert_eq!(report.exposed_draft_ms, 1.5);
+        let stop = report.stop.expect("a plugin ended the text");
+        assert_eq!((stop.plugin.as_str(), stop.reason.as_str()), ("json", "closed"));
+        assert_eq!(usage(&finished), protocol::Usage { prompt_tokens: 3, completion_tokens: 9, total_tokens: 12 });
+    }
+
+    #[test]
+    fn settings_a_method_lacks_are_left_out() {
+        let mut settings = double::settings();
+        settings.method = specula_engine::Method::Sps;
+        let sps = serde_json::to_value(effective_settings(&settings)).expect("serialises");
+        assert_eq!(sps, serde_json::json!({"method": "sps", "window": 7, "deterministic": false}));
+        settings.method = specula_engine::Method::Mirror;
+        let mirror = effective_settings(&settings);
+        assert_eq!((mirror.exit_layer, mirror.roots.as_deref()), (Some(4), Some("both")));
+    }
+}

@@ -1,2 +1,61 @@
-//! Room under construction.
-fn main() {}
+//! `cargo xtask`: builds plugins, page and host, runs the server and the test ladder.
+
+mod doctor;
+mod files;
+mod guests;
+mod host;
+mod page;
+mod plugins;
+mod toolchain;
+
+use anyhow::{Result, bail};
+use toolchain::{MayInstall, Toolchain};
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  build [--only plugins|page]   plugins and page to target/dist, then the release binary (target/release/specula)
+  wasm                          plugins and page alone
+  serve [ARGS]                  build, then `specula serve ARGS`
+  test [ARGS]                   build, then all tests; ARGS go to `cargo test`
+  lint                          formatting and clippy, without changing anything
+  doctor                        what this machine can build and test, and what is missing
+  setup                         adds the wasm32 target with rustup";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["build"] => build(MayInstall::No),
+        ["build", "--only", "plugins"] => plugins::build(&Toolchain::find(MayInstall::No)?),
+        ["build", "--only", "page"] => page::build(&Toolchain::find(MayInstall::No)?),
+        ["wasm"] => wasm(MayInstall::No),
+        ["serve", rest @ ..] => {
+            build(MayInstall::Yes)?;
+            host::serve(rest)
+        }
+        ["test", rest @ ..] => {
+            build(MayInstall::Yes)?;
+            host::test(rest)
+        }
+        ["lint"] => host::lint(),
+        ["doctor"] => doctor::report(),
+        ["setup"] => toolchain::setup(),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("unknown: `{}`\n\n{USAGE}", args.join(" ")),
+    }
+}
+
+fn wasm(may_install: MayInstall) -> Result<()> {
+    let toolchain = Toolchain::find(may_install)?;
+    plugins::build(&toolchain)?;
+    page::build(&toolchain)
+}
+
+fn build(may_install: MayInstall) -> Result<()> {
+    wasm(may_install)?;
+    host::build()
+}

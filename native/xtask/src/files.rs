@@ -1,0 +1,52 @@
+//! The tree's root, and writing only what changed: cargo rebuilds whatever embeds a file that is newer.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    // native/xtask lies two levels below it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf()
+}
+
+/// Where built guests go: `plugins` and `page` below it.
+pub(crate) fn dist() -> PathBuf {
+    root().join("target/dist")
+}
+
+/// Makes a folder hold exactly these files, by name. Files that are already so are left alone.
+pub(crate) fn sync(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let wanted: BTreeSet<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    for (name, _) in read_folder(folder)? {
+        if !wanted.contains(name.as_str()) {
+            fs::remove_file(folder.join(&name)).with_context(|| format!("remove {name} from {}", folder.display()))?;
+        }
+    }
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        if fs::read(&path).ok().as_ref() != Some(bytes) {
+            fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of a folder by name, without folders in it; none if there is no such folder.
+pub(crate) fn read_folder(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) {
+            files.push((name.to_owned(), fs::read(&path).with_context(|| format!("read {}", path.display()))?));
+        }
+    }
+    files.sort();
+    Ok(files)
+}

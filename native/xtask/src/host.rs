@@ -1,0 +1,64 @@
+//! The host side: the release binary, the tests, the lints.
+
+use std::process::{Command, exit};
+
+use anyhow::{Context, Result, bail};
+
+use crate::doctor;
+use crate::files;
+
+/// `target/release/specula`.
+pub(crate) fn build() -> Result<()> {
+    eprintln!("==> host: target/release/specula (the first build takes some minutes)");
+    cargo(&["build", "--release", "-p", "specula"])
+}
+
+/// Runs the server until it ends; its exit code becomes ours.
+pub(crate) fn serve(args: &[&str]) -> Result<()> {
+    let binary = files::root().join("target/release/specula");
+    eprintln!("==> {} serve {}", binary.display(), args.join(" "));
+    let status = Command::new(&binary).arg("serve").args(args).status().context("the server cannot be started")?;
+    exit(status.code().unwrap_or(1))
+}
+
+/// All tests of the host crates and of `tests/`, plus the guests' tests that need no wasm. cargo's exit code becomes ours.
+pub(crate) fn test(args: &[&str]) -> Result<()> {
+    eprintln!("==> tests");
+    for (tier, state) in doctor::tiers() {
+        eprintln!("    {tier}: {state}");
+    }
+    let mut command = command();
+    command.args(["test", "--release"]).args(args);
+    let status = command.status().context("cargo cannot be started")?;
+    exit(status.code().unwrap_or(1))
+}
+
+/// Formatting and clippy.
+pub(crate) fn lint() -> Result<()> {
+    eprintln!("==> lint");
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--release", "--all-targets", "--", "-D", "warnings"])
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    let status = command().args(args).status().context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", args.join(" "));
+    }
+    Ok(())
+}
+
+fn command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.current_dir(files::root());
+    // Set by the cargo that runs us, for this crate: as settings of another build they would spoil its cache.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name == "CARGO_MANIFEST_DIR"
+            || name == "CARGO_MANIFEST_PATH"
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+}

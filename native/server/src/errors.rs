@@ -29,7 +29,9 @@ pub(crate) enum Fault {
     ContentType { given: String },
     #[error("the model `{asked}` is not served here; this server serves `{served}`")]
     UnknownModel { asked: String, served: String },
-    #[error("there is nothing at this path; the endpoints are listed in README.md")]
+    #[error(
+        "there is nothing at this path; texts are generated at /v1/chat/completions, /v1/completions and /v1/stream"
+    )]
     NoRoute,
     #[error("this path answers only {allow}")]
     Method { allow: &'static str },

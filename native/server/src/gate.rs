@@ -41,6 +41,7 @@ where
         };
         dress(response.headers_mut(), caller.ok());
         self.app.requests.count(label, response.status());
+        tracing::debug!(route = label, status = response.status().as_u16(), "answered");
         response
     }
 }

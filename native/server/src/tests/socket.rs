@@ -29,8 +29,9 @@ impl Client {
 
     /// The next JSON frame; `None` once the server closed.
     async fn next(&mut self) -> Option<Value> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
-            let message = tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("a frame in time");
+            let message = tokio::time::timeout_at(deadline, self.0.next()).await.expect("a frame in time");
             match message?.ok()? {
                 Message::Text(text) => return Some(serde_json::from_str(&text).expect("JSON")),
                 Message::Close(_) => return None,

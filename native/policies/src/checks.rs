@@ -1,0 +1,192 @@
+//! What a file must be before anything of it is compiled: small, a component, of bounded structure, made of allowed
+//! features, importing only what is offered, exporting a policy.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+
+use crate::load_error::LoadError;
+use crate::text::one_line;
+use crate::{Kind, Limits};
+
+const PACKAGE: &str = "specula:policy/";
+const IMPORTS: [&str; 3] = ["types", "rows", "context"];
+/// Versions compatible with ours begin so.
+const VERSION: &str = "0.1.";
+const DESCRIPTION_BYTES: usize = 512;
+const MESSAGE_BYTES: usize = 512;
+
+/// A file that passed.
+pub(crate) struct Checked<'a> {
+    /// The component; a core module is wrapped.
+    pub(crate) component: Cow<'a, [u8]>,
+    /// What it exports, in the order of [`Kind`].
+    pub(crate) kinds: Vec<Kind>,
+    /// Its custom section `description`.
+    pub(crate) description: Option<String>,
+}
+
+/// Checks a file.
+pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>, LoadError> {
+    if bytes.len() > limits.file_bytes {
+        return Err(LoadError::TooLarge { bytes: bytes.len(), limit: limits.file_bytes });
+    }
+    if !bytes.starts_with(b"\0asm") {
+        let text = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| b"(;".contains(b));
+        return Err(if text { LoadError::TextFormat } else { malformed("it does not begin with \\0asm") });
+    }
+    let component = if Parser::is_core_wasm(bytes) { Cow::Owned(wrap(bytes)?) } else { Cow::Borrowed(bytes) };
+    let outline = Outline::read(&component, limits)?;
+    validate(&component)?;
+    check_imports(&outline.imports)?;
+    let kinds = check_exports(&outline.exports)?;
+    Ok(Checked { component, kinds, description: outline.description })
+}
+
+/// Features that guests may use; everything newer stays off.
+pub(crate) fn features() -> WasmFeatures {
+    // wasmtime itself builds adapters with several memories, and fails on some components where the feature is off.
+    WasmFeatures::WASM2 | WasmFeatures::COMPONENT_MODEL | WasmFeatures::MULTI_MEMORY | WasmFeatures::EXTENDED_CONST
+}
+
+/// Makes a component of a core module that carries its interface in a custom section, as compilers leave it.
+fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let encode = || wit_component::ComponentEncoder::default().validate(false).module(module)?.encode();
+    // The encoder was not made for hostile input; a panic of it is one more way of being malformed.
+    match catch_unwind(AssertUnwindSafe(encode)) {
+        Ok(Ok(component)) => Ok(component),
+        Ok(Err(error)) => Err(malformed(&format!("a core module that cannot be wrapped: {error:#}"))),
+        Err(_) => Err(malformed("a core module that cannot be wrapped")),
+    }
+}
+
+fn validate(component: &[u8]) -> Result<(), LoadError> {
+    let Err(error) = Validator::new_with_features(features()).validate_all(component) else { return Ok(()) };
+    if Validator::new_with_features(WasmFeatures::all()).validate_all(component).is_ok() {
+        return Err(LoadError::FeatureNotAllowed(one_line(error.message(), MESSAGE_BYTES)));
+    }
+    Err(malformed(error.message()))
+}
+
+fn malformed(message: &str) -> LoadError {
+    LoadError::NotAComponent(one_line(message, MESSAGE_BYTES))
+}
+
+fn check_imports(imports: &[String]) -> Result<(), LoadError> {
+    let mut foreign = Vec::new();
+    for import in imports {
+        match ours(import) {
+            Some((interface, version)) if IMPORTS.contains(&interface) => known_version(import, version)?,
+            _ => foreign.push(import.as_str()),
+        }
+    }
+    if foreign.is_empty() { Ok(()) } else { Err(LoadError::ImportNotAllowed(list(&foreign))) }
+}
+
+fn check_exports(exports: &[String]) -> Result<Vec<Kind>, LoadError> {
+    let mut kinds = Vec::new();
+    for export in exports {
+        if let Some((interface, version)) = ours(export)
+            && let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == interface)
+        {
+            known_version(export, version)?;
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        let found: Vec<&str> = exports.iter().map(String::as_str).collect();
+        return Err(LoadError::ExportMissing(if found.is_empty() { "nothing".into() } else { list(&found) }));
+    }
+    kinds.sort_unstable();
+    Ok(kinds)
+}
+
+/// Interface and version of a name in our package.
+fn ours(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(PACKAGE)?.split_once('@')
+}
+
+fn known_version(name: &str, version: &str) -> Result<(), LoadError> {
+    if version.starts_with(VERSION) { Ok(()) } else { Err(LoadError::VersionUnknown(one_line(name, MESSAGE_BYTES))) }
+}
+
+fn list(names: &[&str]) -> String {
+    one_line(&names.join(", "), MESSAGE_BYTES)
+}
+
+/// A component's parts, counted, and its names.
+#[derive(Default)]
+struct Outline {
+    imports: Vec<String>,
+    exports: Vec<String>,
+    description: Option<String>,
+    core_modules: usize,
+    memories: usize,
+    tables: usize,
+    functions: usize,
+    data_bytes: usize,
+}
+
+impl Outline {
+    fn read(component: &[u8], limits: &Limits) -> Result<Self, LoadError> {
+        let mut outline = Self::default();
+        let mut depth = 0_usize;
+        for payload in Parser::new(0).parse_all(component) {
+            let payload = payload.map_err(|error| malformed(error.message()))?;
+            match &payload {
+                Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                    return Err(malformed("a core module"));
+                }
+                Payload::ModuleSection { .. } => {
+                    depth += 1;
+                    outline.core_modules += 1;
+                }
+                Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                _ => outline.count(&payload, depth).map_err(|error| malformed(error.message()))?,
+            }
+            outline.bound(depth, limits)?;
+        }
+        Ok(outline)
+    }
+
+    fn count(&mut self, payload: &Payload<'_>, depth: usize) -> wasmparser::Result<()> {
+        match payload {
+            Payload::MemorySection(section) => self.memories += section.count() as usize,
+            Payload::TableSection(section) => self.tables += section.count() as usize,
+            Payload::FunctionSection(section) => self.functions += section.count() as usize,
+            Payload::DataSection(section) => self.data_bytes += section.range().len(),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section.clone() {
+                    self.imports.push(import?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section.clone() {
+                    self.exports.push(export?.name.name.to_owned());
+                }
+            }
+            Payload::CustomSection(section) if depth == 0 && section.name() == "description" => {
+                self.description = std::str::from_utf8(section.data()).ok().map(|d| one_line(d, DESCRIPTION_BYTES));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn bound(&self, depth: usize, limits: &Limits) -> Result<(), LoadError> {
+        let bounds = [
+            ("core modules", self.core_modules, limits.core_modules),
+            ("memories", self.memories, limits.memories),
+            ("tables", self.tables, limits.tables),
+            ("functions", self.functions, limits.functions),
+            ("bytes of data segments", self.data_bytes, limits.data_bytes),
+            ("levels of nesting", depth, limits.nesting),
+        ];
+        match bounds.into_iter().find(|(_, value, limit)| value > limit) {
+            Some((what, value, limit)) => Err(LoadError::StructureLimit { what, value, limit }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Models, windows and guests for the tests of this room.
+#![allow(dead_code)] // each test file uses a part
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use specula_decoding::{Row, TokenBytes, TokenId, WindowStats};
+use specula_policies::{Limits, ModelInfo, Plugin, Registry};
+use wit_component::StringEncoding;
+
+/// Entries of a row in these tests.
+pub(crate) const VOCABULARY: u32 = 64;
+
+/// A registry with the default limits.
+pub(crate) fn registry() -> Registry {
+    Registry::new(Limits::default()).expect("the sandbox works here")
+}
+
+/// A model whose token `t` stands for the character `t` of ASCII.
+pub(crate) fn model(vocab_size: u32) -> ModelInfo {
+    let bytes = (0..vocab_size).map(|token| vec![(token % 128) as u8].into_boxed_slice()).collect();
+    ModelInfo { vocab_size, end_tokens: vec![0], token_bytes: Arc::new(TokenBytes(bytes)), max_window: 16 }
+}
+
+/// A window whose rows are pseudo-random but the same every time.
+pub(crate) fn window(n: usize, seed: u64) -> WindowStats {
+    let mut stats = WindowStats { position: 10, ..WindowStats::default() };
+    let mut random = random(seed);
+    for _ in 0..n {
+        let row = Row::new(&logits(VOCABULARY, random()));
+        let draft = random() as TokenId % VOCABULARY;
+        let own = if random() % 2 == 0 { draft } else { random() as TokenId % VOCABULARY };
+        stats.push(&row, draft, own);
+    }
+    stats
+}
+
+/// Pseudo-random logits in −8..8.
+pub(crate) fn logits(vocab_size: u32, seed: u64) -> Vec<f32> {
+    let mut random = random(seed);
+    (0..vocab_size).map(|_| (random() % 16_000) as f32 / 1000.0 - 8.0).collect()
+}
+
+/// SplitMix64.
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) >> 8
+    }
+}
+
+/// A guest written as text: a component as it is, a core module with the interface of `world` in it, as compilers leave it.
+pub(crate) fn guest(text: &str, world: Option<&str>) -> Vec<u8> {
+    let mut bytes = wat::parse_str(text).expect("the text is WebAssembly");
+    if let Some(world) = world {
+        let mut resolve = wit_parser::Resolve::default();
+        let (package, _) = resolve.push_dir(root().join("wasm-plugins/wit")).expect("the interface is readable");
+        let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
+        wit_component::embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
+            .expect("the interface can be embedded");
+    }
+    bytes
+}
+
+/// Text of a guest under `tests/plugins`.
+pub(crate) fn guest_text(name: &str) -> String {
+    let path = root().join("tests/plugins").join(name).with_extension("wat");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// World of a kind of plugin.
+pub(crate) fn world(kind: &str) -> &'static str {
+    match kind {
+        "acceptance" => "acceptor",
+        "sampling" => "sampler",
+        "stopping" => "stopper",
+        other => panic!("no kind of plugin: {other}"),
+    }
+}
+
+/// A shipped policy, as `cargo xtask build` left it.
+pub(crate) fn shipped(registry: &Registry, name: &str) -> Arc<Plugin> {
+    let path = root().join("target/dist/plugins").join(name).with_extension("wasm");
+    let bytes = std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask build --only plugins` makes it", path.display()));
+    registry.load(name, &bytes).expect("shipped policies pass the checks")
+}
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

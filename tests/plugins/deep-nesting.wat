@@ -1,0 +1,3 @@
+;; load: structure-limit
+;; Components in components.
+(component (component (component (component (component (component))))))

@@ -1,0 +1,3 @@
+;; load: export-missing
+;; Does nothing that a host could call.
+(component)

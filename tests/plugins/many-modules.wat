@@ -1,0 +1,5 @@
+;; load: structure-limit
+;; Nine core modules.
+(component
+  (core module) (core module) (core module) (core module) (core module) (core module) (core module) (core module)
+  (core module))

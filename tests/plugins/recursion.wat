@@ -1,0 +1,19 @@
+;; acceptance, judge: stack
+;; Calls itself for ever.
+(module
+  (import "[export]specula:policy/acceptance@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (func $deeper (param i64) (result i64)
+      (i64.add (call $deeper (i64.add (local.get 0) (i64.const 1))) (local.get 0)))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "specula:policy/acceptance@0.1.0#open") (param i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[constructor]session") (result i32)
+    (call $new-session (i32.const 7)))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.judge") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (drop (call $deeper (i64.const 0)))
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.commit") (param i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.fork") (param i32) (result i32)
+    (call $new-session (i32.const 7))))

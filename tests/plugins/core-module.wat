@@ -1,3 +1,3 @@
-;; load: not-a-component
+;; load: export-missing
 ;; A core module that no policy was compiled to.
 (module (memory 1))

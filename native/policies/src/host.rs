@@ -122,7 +122,7 @@ fn number(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {
         return breach("not-finite", format!("{name} is {value}"));
     }
     if value < low || value > high {
-        return breach("bad-argument", format!("{name} is {value}, allowed are {low} to {high}"));
+        return breach("bad-argument", format!("{name} is {value:?}, allowed are {low:?} to {high:?}"));
     }
     Ok(value)
 }
@@ -264,5 +264,25 @@ impl ResourceLimiter for Host {
 
     fn tables(&self) -> usize {
         self.limits.tables
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_cut_by_line_and_in_sum() {
+        let limits = Limits { line_bytes: 10, log_bytes: 25, ..Limits::default() };
+        let model = ModelInfo { vocab_size: 4, end_tokens: Vec::new(), token_bytes: Arc::default(), max_window: 4 };
+        let mut host = Host::new(Arc::new(limits), &model);
+        let mut log = |line: &str| {
+            host.begin_call();
+            context::Host::log(&mut host, line.to_owned()).map(|()| host.last_line.take()).ok().flatten()
+        };
+        assert_eq!(log("0123456789abc").as_deref(), Some("0123456789"));
+        assert_eq!(log("0123456789").as_deref(), Some("0123456789"));
+        assert_eq!(log("012345"), None, "6 bytes of 5 left");
+        assert_eq!(log("01234").as_deref(), Some("01234"));
     }
 }

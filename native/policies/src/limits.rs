@@ -1,4 +1,5 @@
-//! What a plugin may cost. The values are the defaults; each bound is named in the error that it causes.
+//! What a plugin may cost. Each bound is named in the error that it causes. Fuel lasts about a nanosecond a unit, so every
+//! brake lies at several times its fuel: a verdict must not depend on how busy the machine is.
 
 /// Bounds on plugins, at upload and while they run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Default for Limits {
             memory_bytes: 16 << 20,
             table_elements: 20_000,
             stack_bytes: 256 << 10,
-            open: Budget { fuel: 500_000_000, brake_ms: 200 },
+            open: Budget { fuel: 50_000_000, brake_ms: 200 },
             adjust: Budget { fuel: 5_000_000, brake_ms: 25 },
             judge: Budget { fuel: 1_000_000, brake_ms: 25 },
             commit: Budget { fuel: 2_000_000, brake_ms: 25 },

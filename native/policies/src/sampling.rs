@@ -42,8 +42,10 @@ impl PluginRule {
 
     /// A row with NaN or plus infinity has no distribution.
     fn check(&mut self, rows: &[&mut Row]) -> Result<(), PolicyError> {
-        let broken = |row: &&mut Row| row.logits().iter().any(|l| l.is_nan() || *l == f32::INFINITY);
-        match rows.iter().position(|row| broken(row)) {
+        // Without an early end, so that it runs eight values at a time. Nothing but NaN and plus infinity is not below it.
+        #[allow(clippy::neg_cmp_op_on_partial_ord)]
+        let broken = |row: &&mut Row| row.logits().iter().fold(false, |bad, l| bad | !(*l < f32::INFINITY));
+        match rows.iter().position(broken) {
             Some(i) => Err(self.session.breach("not-finite", format!("left NaN or infinity in row {i} of the call"))),
             None => Ok(()),
         }

@@ -62,3 +62,44 @@ impl Stopping for PluginStopping {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Limits, ModelInfo, Registry};
+
+    fn observe(
+        world: &Stopper,
+        store: &mut Store<Host>,
+        session: ResourceAny,
+        text: &str,
+    ) -> wasmtime::Result<Option<u32>> {
+        let exports = world.specula_policy_stopping();
+        let stop = exports.session().call_observe(store, session, &[1], text, &[text.len() as u32])?;
+        Ok(stop.ok().flatten().map(|stop| stop.keep))
+    }
+
+    #[test]
+    fn a_fork_begins_in_the_same_state_and_goes_its_own_way() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/dist/plugins/balanced-json.wasm");
+        let bytes = std::fs::read(path).expect("`cargo xtask build --only plugins` makes it");
+        let plugin = Registry::new(Limits::default()).and_then(|r| r.load("json", &bytes)).expect("it passes");
+        let model = ModelInfo { vocab_size: 4, end_tokens: Vec::new(), token_bytes: Arc::default(), max_window: 4 };
+        let mut session: Session<Stopper> = Session::open(plugin, &model, &json!({})).expect("it opens");
+        let keeps = session.call(session.limits().open, |world, first, store| {
+            let before = observe(world, store, first, "{\"a\": [")?;
+            let second = world.specula_policy_stopping().session().call_fork(&mut *store, first)?;
+            let mut keeps = vec![before];
+            for (session, text) in [(first, "]"), (second, "1"), (first, "}"), (second, "]}")] {
+                keeps.push(observe(world, store, session, text)?);
+            }
+            Ok(Ok(keeps))
+        });
+        let keeps = keeps.expect("all calls return");
+        assert_eq!(keeps, [None, None, None, Some(1), Some(1)]);
+    }
+}

@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{VOCABULARY, logits, model, registry, shipped, window};
 use serde_json::{Value, json};
-use specula_decoding::{PolicyError, Row, Stop, Stopping, TokenId};
-use specula_policies::Kind;
+use specula_decoding::{PolicyError, Row, Stop, TokenId};
+use specula_policies::{Kind, Plugin};
 
 #[test]
 fn typical_keeps_what_the_formula_keeps() {
@@ -74,19 +76,19 @@ fn balanced_json_ends_with_the_token_that_closes_the_value() {
         (r#"{] {} "#, json!({}), Some(5)),
         (r#"no "json" here }"#, json!({}), None),
     ];
+    let registry = registry();
+    let plugin = shipped(&registry, "balanced-json");
     for (text, config, expected) in cases {
-        let found = observe(text, &config, text.len());
+        let found = observe(&plugin, text, &config, text.len());
         assert_eq!(found.as_ref().map(|stop| stop.keep), expected, "{text}");
         for pieces in 1..text.len() {
-            assert_eq!(observe(text, &config, pieces), found, "{text} in pieces of {pieces}");
+            assert_eq!(observe(&plugin, text, &config, pieces), found, "{text} in pieces of {pieces}");
         }
     }
 }
 
 /// Gives a text, one token a byte, in pieces of `size` tokens; the stop's `keep` counts from the beginning.
-fn observe(text: &str, config: &Value, size: usize) -> Option<Stop> {
-    let registry = registry();
-    let plugin = shipped(&registry, "balanced-json");
+fn observe(plugin: &Arc<Plugin>, text: &str, config: &Value, size: usize) -> Option<Stop> {
     let mut criterion = plugin.open_stopping(&model(128), config).expect("it opens").policy;
     let bytes: Vec<usize> = (0..text.len()).collect();
     bytes.chunks(size).find_map(|piece| {

@@ -29,7 +29,7 @@ pub(crate) fn window(n: usize, seed: u64) -> WindowStats {
     for _ in 0..n {
         let row = Row::new(&logits(VOCABULARY, random()));
         let draft = random() as TokenId % VOCABULARY;
-        let own = if random() % 2 == 0 { draft } else { random() as TokenId % VOCABULARY };
+        let own = if random().is_multiple_of(2) { draft } else { random() as TokenId % VOCABULARY };
         stats.push(&row, draft, own);
     }
     stats
@@ -69,6 +69,20 @@ pub(crate) fn guest(text: &str, world: Option<&str>) -> Vec<u8> {
 pub(crate) fn guest_text(name: &str) -> String {
     let path = root().join("tests/plugins").join(name).with_extension("wat");
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The well-behaved guest with instructions of the caller's put in front of what `judge` and `commit` do, and with more
+/// declarations.
+pub(crate) fn acceptor(declarations: &str, judge: &str, commit: &str) -> Vec<u8> {
+    let mut text = guest_text("well-behaved");
+    for (method, body) in [("judge", judge), ("commit", commit)] {
+        let at = text.find(&format!("[method]session.{method}")).expect("the guest has the method");
+        let body_at = at + text[at..].find('\n').expect("a body follows");
+        text.insert_str(body_at, &format!("\n{body}"));
+    }
+    let at = text.find("  (memory").expect("the guest has a memory");
+    text.insert_str(at, declarations);
+    guest(&text, Some("acceptor"))
 }
 
 /// World of a kind of plugin.

@@ -45,7 +45,7 @@ pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>,
 }
 
 /// Features that guests may use; everything newer stays off.
-pub(crate) fn features() -> WasmFeatures {
+fn features() -> WasmFeatures {
     // wasmtime itself builds adapters with several memories, and fails on some components where the feature is off.
     WasmFeatures::WASM2 | WasmFeatures::COMPONENT_MODEL | WasmFeatures::MULTI_MEMORY | WasmFeatures::EXTENDED_CONST
 }

@@ -7,7 +7,6 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, Store, WasmBacktraceDetails, WasmFeatures};
 
 use crate::bindings::offers::Offers;
-use crate::checks;
 use crate::host::Host;
 use crate::load_error::LoadError;
 use crate::ticker::{Lease, Ticker};
@@ -47,8 +46,9 @@ impl Sandbox {
 fn config(limits: &Limits) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
-    // Everything that wasmtime would have on by default and the upload checks do not let through.
-    config.wasm_features(WasmFeatures::all().difference(checks::features()) & switchable(), false);
+    // The upload checks let none of these through; off here too, no code for them is ever run.
+    config.wasm_features(off(), false);
+    // Not off: wasmtime's own adapters have several memories. The checks bound how many a plugin has.
     config.wasm_multi_memory(true);
     // Nothing here awaits; without it a call takes a third of the time.
     config.concurrency_support(false);
@@ -57,8 +57,8 @@ fn config(limits: &Limits) -> Config {
     config
 }
 
-/// Proposals with a switch of their own, of which some are on by default.
-fn switchable() -> WasmFeatures {
+/// Proposals that guests do without.
+fn off() -> WasmFeatures {
     WasmFeatures::MEMORY64
         | WasmFeatures::RELAXED_SIMD
         | WasmFeatures::TAIL_CALL

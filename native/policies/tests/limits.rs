@@ -211,3 +211,16 @@ fn an_acceptance_policy_comes_back_knowing_the_text_until_it_has_three_strikes()
     policy.commit(&[1]).expect("nothing to tell");
     assert_eq!(opened.usage.failures(), 3);
 }
+
+#[test]
+fn what_a_guest_logged_last_tells_its_author_why_it_trapped() {
+    let declarations = r#"(import "specula:policy/context@0.1.0" "log" (func $log (param i32 i32)))
+        (data (i32.const 16) "panicked at lib.rs:7")"#;
+    // Data before the memory's declaration is legal text.
+    let bytes = acceptor(declarations, "(call $log (i32.const 16) (i32.const 20)) unreachable", "");
+    let plugin = common::registry().load("guest", &bytes).expect("it passes");
+    let mut policy = plugin.open_acceptance(&model(VOCABULARY), &json!({}), &[]).expect("it opens").policy;
+    let error = policy.judge(&window(4, 1)).expect_err("it traps");
+    assert_eq!((error.policy.as_str(), error.code.as_str()), ("guest", "trap-unreachable"));
+    assert!(error.message.ends_with("; last log line: panicked at lib.rs:7"), "{}", error.message);
+}

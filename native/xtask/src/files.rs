@@ -50,3 +50,22 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sync_writes_what_changed_and_removes_what_is_gone() {
+        let folder = std::env::temp_dir().join(format!("specula-xtask-{}", std::process::id()));
+        let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
+        sync(&folder, &[file("a", "1"), file("b", "1")]).expect("written");
+        let before = fs::metadata(folder.join("a")).and_then(|meta| meta.modified()).expect("there");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        sync(&folder, &[file("a", "1"), file("c", "1")]).expect("written");
+        let after = fs::metadata(folder.join("a")).and_then(|meta| meta.modified()).expect("there");
+        assert_eq!(before, after);
+        assert_eq!(read_folder(&folder).expect("readable"), [file("a", "1"), file("c", "1")]);
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}

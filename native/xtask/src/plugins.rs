@@ -80,3 +80,20 @@ fn leb128(mut value: usize) -> Vec<u8> {
         bytes.push(low | 0x80);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
+
+    #[test]
+    fn a_description_leaves_a_valid_component() {
+        for length in [0, 10, 200] {
+            let mut component = EMPTY.to_vec();
+            append_description(&mut component, &"x".repeat(length));
+            check_imports(&component).expect("still a component");
+        }
+        assert_eq!(leb128(624_485), [0xe5, 0x8e, 0x26]);
+    }
+}

@@ -71,6 +71,12 @@ pub trait LanguageModel: Send {
     /// # Errors
     /// [`ModelError`]; the cache is then unusable and the sequence must end.
     fn forward(&mut self, nodes: &[NewNode], exit: Option<(usize, OnExit<'_>)>) -> Result<Logits, ModelError>;
+    /// Feeds tokens one after the other behind the linear path, without computing rows: all of a prompt but its last
+    /// token.
+    ///
+    /// # Errors
+    /// As for [`LanguageModel::forward`].
+    fn prefill(&mut self, tokens: &[TokenId]) -> Result<(), ModelError>;
     /// Keeps slots `0..from` and, after them, the slots of `path` (each the parent of the next); drops the rest.
     /// Afterwards `linear() == slots() == from + path.len()`.
     ///

@@ -1,11 +1,51 @@
 //! The handle that the rest of the process holds: facts, checks, admission.
 
-use specula_decoding::TokenId;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
+use specula_decoding::branches::Allocation;
+use specula_decoding::{EndConditions, Ends, TokenBytes, TokenId};
+use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Session, Tokenizer};
+use specula_policies::{ModelInfo, Registry};
+use tokio::sync::mpsc;
+
+use crate::admission::Places;
+use crate::check;
+use crate::draft_worker::{DraftWorker, ModelFactory};
 use crate::event::Event;
+use crate::plugins::Plugged;
 use crate::report::Totals;
 use crate::request::{Request, RequestError, RequestSpec};
-use crate::settings::{Method, Settings};
+use crate::sequence::Channel;
+use crate::settings::{Method, Roots, Settings};
+use crate::target_thread::{self, Admitted, TargetThread};
+
+/// Largest window, γ.
+pub const MAX_WINDOW: usize = 16;
+/// Rounds that a stream holds before its generation is parked.
+const STREAM_ROUNDS: usize = 64;
+
+/// What an engine serves and within which bounds.
+pub struct EngineConfig {
+    /// The model whose output is promised.
+    pub target: LoadedModel,
+    /// The model that drafts; without it only `none` and `lookup` are on offer.
+    pub draft: Option<LoadedModel>,
+    /// Plugins that requests may name.
+    pub plugins: Arc<Registry>,
+    /// The method used when a request names none; `None`: mirror with a draft, look-up without.
+    pub default_method: Option<Method>,
+    /// Generations running at once, round by round.
+    pub max_running: usize,
+    /// Generations waiting.
+    pub max_waiting: usize,
+    /// Cores for the target's and the draft's thread; `None` leaves a thread to the scheduler.
+    pub cores: (Option<usize>, Option<usize>),
+}
 
 /// Facts about what is served.
 #[derive(Debug, Clone)]
@@ -71,72 +111,234 @@ pub enum Refused {
     Draining,
 }
 
-/// The engine's handle; cheap to clone.
+/// Why an engine could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// The engine's handle; cheap to clone. Its threads end when the last handle is dropped.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    facts: ModelFacts,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    end_tokens: Vec<TokenId>,
+    plugins: Arc<Registry>,
+    plugin_model: ModelInfo,
+    places: Places,
+    queue: SyncSender<Admitted>,
+    draining: AtomicBool,
+    metrics: Arc<Mutex<Metrics>>,
+    seeds: AtomicU64,
+}
 
 /// The events of one generation. Dropping it cancels the generation within a round.
-pub struct EventStream {}
+pub struct EventStream {
+    events: mpsc::Receiver<Event>,
+    cancelled: Arc<AtomicBool>,
+}
 
 impl EventStream {
-    /// The next event; `None` after `Finished` or `Failed`.
+    /// The next event; `None` after `Finished` or `Failed`. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
-        unimplemented!()
+        self.events.recv().await
     }
+
     /// [`EventStream::next`] for callers without a runtime.
     pub fn blocking_next(&mut self) -> Option<Event> {
-        unimplemented!()
+        self.events.blocking_recv()
     }
+
     /// Ends the generation within a round; its `Finished` (with `reason: None`) still comes.
     pub fn cancel(&self) {
-        unimplemented!()
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 }
 
 impl Engine {
+    /// Starts the threads that own the models.
+    ///
+    /// # Errors
+    /// A pair that does not share its vocabulary, a default method that needs a draft where there is none, no threads.
+    pub fn start(config: EngineConfig) -> Result<Self, StartError> {
+        let EngineConfig { target, draft, plugins, default_method, max_running, max_waiting, cores } = config;
+        if let Some(draft) = &draft {
+            check_pair(&target, draft)?;
+        }
+        let facts = facts(&target, draft.as_ref(), default_method)?;
+        let metrics = Arc::new(Mutex::new(Metrics {
+            methods: Method::ALL.map(|m| (m, Totals::default())).to_vec(),
+            ..Metrics::default()
+        }));
+        let draft = draft.map(|draft| DraftWorker::spawn(factory(&draft), cores.1)).transpose().map_err(StartError)?;
+        let places = Places::new(max_running + max_waiting);
+        let (queue, admitted) = sync_channel(places.total());
+        let thread = TargetThread {
+            models: factory(&target),
+            draft: draft.map(|(worker, _thread)| worker),
+            admitted,
+            max_running,
+            metrics: metrics.clone(),
+            row_invariant: facts.row_invariant,
+        };
+        ModelThread::spawn("target", cores.0, move || target_thread::run(thread)).map_err(StartError)?;
+        let plugin_model = ModelInfo {
+            vocab_size: facts.vocab_size as u32,
+            end_tokens: target.transformer.config().end_tokens.clone(),
+            token_bytes: target.tokenizer.bytes().clone(),
+            max_window: MAX_WINDOW as u32,
+        };
+        let shared = Shared {
+            end_tokens: target.transformer.config().end_tokens.clone(),
+            tokenizer: target.tokenizer,
+            template: target.template,
+            facts,
+            plugins,
+            plugin_model,
+            places,
+            queue,
+            draining: AtomicBool::new(false),
+            metrics,
+            seeds: AtomicU64::new(RandomState::new().build_hasher().finish()),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
     /// Facts about what is served.
     pub fn facts(&self) -> &ModelFacts {
-        unimplemented!()
+        &self.shared.facts
     }
+
+    /// What each token stands for.
+    pub fn token_bytes(&self) -> &Arc<TokenBytes> {
+        self.shared.tokenizer.bytes()
+    }
+
     /// Tokens of a chat, by the model's template, user text with special tokens switched off.
     ///
     /// # Errors
     /// Names the message at fault.
-    pub fn encode_chat(&self, _messages: &[(String, String)]) -> Result<Vec<TokenId>, RequestError> {
-        unimplemented!()
+    pub fn encode_chat(&self, messages: &[(String, String)]) -> Result<Vec<TokenId>, RequestError> {
+        let refuse = |message: String| RequestError { field: "messages".into(), code: "bad_messages", message };
+        let Some(template) = &self.shared.template else {
+            let message = format!("model `{}` has no chat template; use /v1/completions", self.facts().name);
+            return Err(refuse(message));
+        };
+        if messages.is_empty() {
+            return Err(refuse("`messages` must hold at least 1 message; got 0".into()));
+        }
+        for (i, (role, _)) in messages.iter().enumerate() {
+            if !["system", "user", "assistant"].contains(&role.as_str()) {
+                return Err(RequestError {
+                    field: format!("messages[{i}].role"),
+                    code: "unknown_role",
+                    message: format!("`messages[{i}].role` must be one of system, user, assistant; got `{role}`"),
+                });
+            }
+        }
+        let chat: Vec<ChatMessage> =
+            messages.iter().map(|(role, content)| ChatMessage { role: role.clone(), content: content.clone() }).collect();
+        template.encode(&self.shared.tokenizer, &chat).map_err(|e| refuse(e.to_string()))
     }
+
     /// Tokens of a plain text, special tokens switched off.
     ///
     /// # Errors
     /// Names the field.
-    pub fn encode_text(&self, _text: &str) -> Result<Vec<TokenId>, RequestError> {
-        unimplemented!()
+    pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, RequestError> {
+        let refuse = |message| RequestError { field: "prompt".into(), code: "bad_prompt", message };
+        self.shared.tokenizer.encode_text(text).map_err(refuse)
     }
-    /// Checks a request against the model and its limits.
+
+    /// Checks a request against the model and its limits, and opens its plugins.
     ///
     /// # Errors
     /// Names field, bound, value and remedy.
-    pub fn check(&self, _spec: RequestSpec) -> Result<Request, RequestError> {
-        unimplemented!()
+    pub fn check(&self, spec: RequestSpec) -> Result<Request, RequestError> {
+        let facts = self.facts();
+        if spec.plugins.len() > check::MAX_PLUGINS {
+            return Err(check::out_of_bounds("plugins", "at most 8", spec.plugins.len()));
+        }
+        let max_tokens = check::max_tokens(&spec, facts)?;
+        // Any spread of seeds will do: the server returns the one it picked.
+        let step = self.shared.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        let sampling = check::sampling(&spec, facts, step >> 11)?;
+        let stop = check::stop_strings(&spec.stop)?;
+        let settings = check::settings(&spec.speculation, spec.deterministic, facts)?;
+        if let Some(bad) = spec.prompt.iter().find(|t| **t as usize >= facts.vocab_size) {
+            return Err(check::out_of_bounds("prompt", &format!("token ids 0..{}", facts.vocab_size), bad));
+        }
+        let plugged = Plugged::open(&self.shared.plugins, &self.shared.plugin_model, &spec.plugins, &spec.prompt)?;
+        Ok(Request { prompt: spec.prompt, max_tokens, sampling, stop, settings, plugged })
     }
-    /// Admits a generation.
+
+    /// Admits a generation. Does not block.
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn submit(&self, _request: Request) -> Result<EventStream, Refused> {
-        unimplemented!()
+    pub fn submit(&self, mut request: Request) -> Result<EventStream, Refused> {
+        let shared = &self.shared;
+        if shared.draining.load(Ordering::Relaxed) {
+            return Err(Refused::Draining);
+        }
+        let full = Refused::Full { places: shared.places.total(), retry_after_s: 1 };
+        let Some(place) = shared.places.take() else {
+            self.metrics_guard().refused += 1;
+            return Err(full);
+        };
+        let conditions = EndConditions {
+            end_tokens: shared.end_tokens.clone(),
+            stop_strings: std::mem::take(&mut request.stop),
+            max_tokens: request.max_tokens,
+            context_left: shared.facts.context_length - request.prompt.len(),
+        };
+        let stopping = std::mem::take(&mut request.plugged.stopping);
+        let ends = Ends::new(conditions, shared.tokenizer.bytes().clone(), stopping);
+        let (sender, events) = mpsc::channel(STREAM_ROUNDS + 2);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let channel =
+            Channel { events: sender, cancelled: cancelled.clone(), admitted: Instant::now(), _place: place };
+        match shared.queue.try_send(Admitted { request, ends, channel }) {
+            Ok(()) => {
+                self.metrics_guard().admitted += 1;
+                Ok(EventStream { events, cancelled })
+            }
+            // The queue is as long as there are places, so it is never full; without its reader nothing can run.
+            Err(TrySendError::Full(_)) => Err(full),
+            Err(TrySendError::Disconnected(_)) => Err(Refused::Draining),
+        }
     }
+
     /// Loaded plugins.
     pub fn plugins(&self) -> Vec<PluginFacts> {
-        unimplemented!()
+        let facts = |p: specula_policies::PluginInfo| PluginFacts {
+            name: p.name,
+            kinds: p.kinds.iter().map(|k| k.as_str()).collect(),
+            digest: p.digest,
+            bytes: p.bytes,
+        };
+        self.shared.plugins.list().into_iter().map(facts).collect()
     }
+
     /// Counters.
     pub fn metrics(&self) -> Metrics {
-        unimplemented!()
+        let mut metrics = self.metrics_guard().clone();
+        metrics.queued = (self.shared.places.taken() as u64).saturating_sub(metrics.running);
+        metrics
     }
+
     /// Admits nothing more; what runs goes on.
     pub fn drain(&self) {
-        unimplemented!()
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn metrics_guard(&self) -> MutexGuard<'_, Metrics> {
+        // Counters stay usable if a thread died while it held them.
+        self.shared.metrics.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -151,4 +353,71 @@ pub struct PluginFacts {
     pub digest: String,
     /// Size in bytes.
     pub bytes: usize,
+}
+
+fn factory(model: &LoadedModel) -> ModelFactory {
+    let transformer = model.transformer.clone();
+    Arc::new(move || Ok(Box::new(Session::new(transformer.clone())?)))
+}
+
+/// A draft token means the same to both models only if the vocabularies are the same.
+fn check_pair(target: &LoadedModel, draft: &LoadedModel) -> Result<(), StartError> {
+    let (a, b) = (&target.tokenizer.bytes().0, &draft.tokenizer.bytes().0);
+    let refuse = |why: String| {
+        Err(StartError(format!("draft `{}` does not fit target `{}`: {why}", draft.name, target.name)))
+    };
+    if let Some(id) = a.iter().zip(b).position(|(x, y)| x != y) {
+        let (x, y) = (String::from_utf8_lossy(&a[id]), String::from_utf8_lossy(&b[id]));
+        return refuse(format!("token {id} is `{x}` for the target and `{y}` for the draft"));
+    }
+    let sizes = (target.transformer.config().vocab_size, draft.transformer.config().vocab_size);
+    if a.len() != b.len() || sizes.0 != sizes.1 {
+        return refuse(format!("vocabularies of {} and {} entries", sizes.0, sizes.1));
+    }
+    Ok(())
+}
+
+fn facts(
+    target: &LoadedModel,
+    draft: Option<&LoadedModel>,
+    default_method: Option<Method>,
+) -> Result<ModelFacts, StartError> {
+    let config = target.transformer.config();
+    let methods: Vec<Settings> = Method::ALL
+        .into_iter()
+        .filter(|m| draft.is_some() || !m.needs_draft())
+        .map(|method| default_settings(method, config.layers))
+        .collect();
+    let fallback = if draft.is_some() { Method::Mirror } else { Method::Lookup };
+    let default_method = default_method.unwrap_or(fallback);
+    if !methods.iter().any(|s| s.method == default_method) {
+        return Err(StartError(format!("method `{}` needs a draft model; name one with --draft", default_method.name())));
+    }
+    Ok(ModelFacts {
+        name: target.name.clone(),
+        context_length: config.context_length.min(draft.map_or(usize::MAX, |d| d.transformer.config().context_length)),
+        vocab_size: config.vocab_size,
+        layers: config.layers,
+        // CPU kernels are row-invariant; see the tests of `specula-models`.
+        row_invariant: true,
+        draft: draft.map(|d| d.name.clone()),
+        methods,
+        default_method,
+        max_window: MAX_WINDOW,
+    })
+}
+
+/// Defaults chosen by `bench` on the embedded pair: e = N/2, and as many branches as the draft finishes within the
+/// second half of a pass.
+fn default_settings(method: Method, layers: usize) -> Settings {
+    Settings {
+        method,
+        window: if method == Method::None { 0 } else { 4 },
+        exit_layer: layers / 2,
+        exit_top: 4,
+        branch_budget: 8,
+        roots: Roots::Both,
+        allocation: Allocation::Scored,
+        deterministic: false,
+    }
 }

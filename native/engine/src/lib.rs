@@ -3,14 +3,22 @@
 //! [`Engine::check`] turns what was asked ([`RequestSpec`]) into a checked [`Request`]; [`Engine::submit`] admits it and
 //! returns a bounded stream of [`Event`]s, whose dropping cancels the generation within a round.
 
+mod admission;
+mod check;
+mod clock;
+mod draft_worker;
+mod drafting;
 mod engine;
 mod event;
+mod plugins;
 mod report;
 mod request;
+mod sequence;
 mod settings;
+mod target_thread;
 
-pub use engine::{Engine, EventStream, Metrics, ModelFacts, PluginFacts, Refused};
+pub use engine::{Engine, EngineConfig, EventStream, MAX_WINDOW, Metrics, ModelFacts, PluginFacts, Refused, StartError};
 pub use event::{Event, Failure, Finished, LaneKind, Origin, Round, Span, Started, Token};
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
 pub use request::{PluginSpec, Request, RequestError, RequestSpec};
-pub use settings::{allocation_name, Method, Roots, Settings, SettingsSpec};
+pub use settings::{Method, Roots, Settings, SettingsSpec, allocation_name};

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use specula_decoding::{Sampling, TokenId};
 
+use crate::plugins::Plugged;
 use crate::settings::{Settings, SettingsSpec};
 
 /// A generation as asked for; `None` takes the default.
@@ -49,15 +50,15 @@ pub struct PluginSpec {
     pub config: Value,
 }
 
-/// A checked generation, ready to be submitted.
-#[derive(Debug, Clone, PartialEq)]
+/// A checked generation with its plugins opened, ready to be submitted.
+#[derive(Debug)]
 pub struct Request {
     pub(crate) prompt: Vec<TokenId>,
     pub(crate) max_tokens: usize,
     pub(crate) sampling: Sampling,
     pub(crate) stop: Vec<String>,
     pub(crate) settings: Settings,
-    pub(crate) plugins: Vec<PluginSpec>,
+    pub(crate) plugged: Plugged,
 }
 
 /// A field that cannot be as asked.

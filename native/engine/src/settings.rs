@@ -76,7 +76,7 @@ pub fn allocation_name(allocation: Allocation) -> &'static str {
 }
 
 /// The allocation of that name.
-pub fn allocation_from_name(name: &str) -> Option<Allocation> {
+pub(crate) fn allocation_from_name(name: &str) -> Option<Allocation> {
     [Allocation::Scored, Allocation::PerRow].into_iter().find(|a| allocation_name(*a) == name)
 }
 

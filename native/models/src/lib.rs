@@ -1,1 +1,25 @@
-//! Room under construction.
+//! Transformers on candle: weights, tokenizers, chat templates, caches that can be cut back, every row's logits.
+//!
+//! Shape letters: **L** new tokens of a pass, **S** cache slots, **H** heads, **K** key/value heads, **D** head size,
+//! **V** vocabulary. Row-invariance (a row's bits depend on its own path alone) is what exactness rests on; see
+//! [`linear`] and [`attention`] for how it is kept, and `tests/row_invariance.rs` for the proof.
+
+mod attention;
+mod cache;
+mod config;
+mod linear;
+mod load;
+mod session;
+mod template;
+mod threads;
+mod tokenizer;
+mod transformer;
+mod weights;
+
+pub use config::ModelConfig;
+pub use load::{LoadError, LoadedModel};
+pub use session::{PREFILL_ROWS, Session};
+pub use template::{ChatMessage, ChatTemplate, TemplateError};
+pub use threads::{ModelThread, limit_candle_threads};
+pub use tokenizer::Tokenizer;
+pub use transformer::Transformer;

@@ -1,2 +1,43 @@
-//! Room under construction.
-fn main() {}
+//! `specula`: the command line.
+
+mod bench;
+mod doctor;
+mod generate;
+mod options;
+mod prompts;
+mod serve;
+mod startup;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// LLM inference with mirror speculative decoding.
+#[derive(Parser)]
+#[command(name = "specula", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the page, the OpenAI-compatible API and the WebSocket.
+    Serve(serve::ServeArgs),
+    /// Generate once and print the answer.
+    Generate(generate::GenerateArgs),
+    /// Measure methods against each other on the validation prompts.
+    Bench(bench::BenchArgs),
+    /// Tell what this machine and this binary have, and what is missing.
+    Doctor(options::EngineArgs),
+}
+
+fn main() -> Result<()> {
+    // SAFETY: nothing has started a thread yet.
+    unsafe { specula_models::limit_candle_threads() };
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => doctor::run(&args),
+    }
+}

@@ -1,0 +1,132 @@
+//! The thread that owns the target: takes admitted generations and gives each running one a turn in order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use specula_decoding::Ends;
+
+use crate::draft_worker::{DraftWorker, ModelFactory};
+use crate::engine::Metrics;
+use crate::event::{Event, Failure};
+use crate::request::Request;
+use crate::sequence::{Birth, Channel, Outcome, Sequence, Turn};
+
+/// How long to wait for something to do when every running generation waits for its reader.
+const PARKED: Duration = Duration::from_millis(2);
+
+/// A generation that has a place.
+pub(crate) struct Admitted {
+    pub(crate) request: Request,
+    pub(crate) ends: Ends,
+    pub(crate) channel: Channel,
+}
+
+/// What the thread owns.
+pub(crate) struct TargetThread {
+    pub(crate) models: ModelFactory,
+    pub(crate) draft: Option<DraftWorker>,
+    pub(crate) admitted: Receiver<Admitted>,
+    pub(crate) max_running: usize,
+    pub(crate) metrics: Arc<Mutex<Metrics>>,
+    pub(crate) row_invariant: bool,
+}
+
+/// Runs until every handle of the engine is gone and nothing is left to do.
+pub(crate) fn run(thread: TargetThread) {
+    let mut running: Vec<Sequence> = Vec::new();
+    let mut next_id = 0;
+    let mut parked = false;
+    loop {
+        while running.len() < thread.max_running {
+            let admitted = match (running.is_empty(), parked) {
+                (true, _) => thread.admitted.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                (false, true) => thread.admitted.recv_timeout(PARKED),
+                (false, false) => thread.admitted.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+            };
+            match admitted {
+                Ok(admitted) => {
+                    next_id += 1;
+                    running.extend(thread.begin(admitted, next_id));
+                    parked = false;
+                }
+                Err(RecvTimeoutError::Disconnected) if running.is_empty() => return,
+                Err(_) => break,
+            }
+        }
+        if parked && running.len() == thread.max_running {
+            std::thread::sleep(PARKED);
+        }
+        parked = thread.turns(&mut running);
+        thread.update(|m| m.running = running.len() as u64);
+    }
+}
+
+impl TargetThread {
+    fn begin(&self, admitted: Admitted, id: u64) -> Option<Sequence> {
+        let Admitted { request, ends, channel } = admitted;
+        let events = channel.events.clone();
+        let born = (self.models)().and_then(|model| {
+            let draft = self.draft.clone();
+            Sequence::new(Birth { id, request, model, ends, draft, channel, row_invariant: self.row_invariant })
+        });
+        match born {
+            Ok(sequence) => {
+                sequence.announce();
+                self.update(|m| m.prompt_tokens += sequence.prompt_tokens() as u64);
+                Some(sequence)
+            }
+            Err(error) => {
+                self.update(|m| m.failed += 1);
+                // The stream is new and empty; if its owner is gone nobody misses the answer.
+                let _ = events.try_send(Event::Failed(Failure::Engine(error.to_string())));
+                None
+            }
+        }
+    }
+
+    /// One turn for every running generation; whether all of them wait for their readers.
+    fn turns(&self, running: &mut Vec<Sequence>) -> bool {
+        let mut parked = true;
+        running.retain_mut(|sequence| {
+            // A defect in one generation must not end the others.
+            let turn = catch_unwind(AssertUnwindSafe(|| sequence.turn())).unwrap_or_else(|_| sequence.break_off());
+            match turn {
+                Turn::Going => parked = false,
+                Turn::Parked => {}
+                Turn::Over(outcome) => {
+                    parked = false;
+                    self.account(sequence, outcome);
+                    return false;
+                }
+            }
+            true
+        });
+        parked
+    }
+
+    /// Adds what a generation did to the counters.
+    fn account(&self, sequence: &Sequence, outcome: Outcome) {
+        self.update(|m| {
+            match outcome {
+                Outcome::Finished => m.finished += 1,
+                Outcome::Cancelled => m.cancelled += 1,
+                Outcome::Failed => m.failed += 1,
+            }
+            if let Some((_, totals)) = m.methods.iter_mut().find(|(method, _)| *method == sequence.method()) {
+                *totals += sequence.totals();
+            }
+            for (name, counts) in sequence.plugged().counters() {
+                match m.plugins.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, sums)) => sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count),
+                    None => m.plugins.push((name.to_owned(), counts)),
+                }
+            }
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Metrics)) {
+        change(&mut self.metrics.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

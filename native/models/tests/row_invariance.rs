@@ -1,0 +1,123 @@
+//! A row's bits depend on its own path alone: not on the rows computed with it, the chunks of the prefill, the tree's
+//! layout or what was cut away before. Exactness rests on this (the verification rows of a window are compared with the
+//! single rows of plain decoding).
+
+use std::path::Path;
+
+use specula_decoding::model::chain_nodes;
+use specula_decoding::{LanguageModel, NewNode, TokenId};
+use specula_models::{LoadedModel, Session};
+
+fn open(name: &str) -> LoadedModel {
+    LoadedModel::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights").join(name)).expect("embedded weights")
+}
+
+fn text(len: usize) -> Vec<TokenId> {
+    (0..len as u32).map(|i| (i * 7919 + 13) % 4093 + 3).collect()
+}
+
+fn session(model: &LoadedModel, prefix: &[TokenId]) -> Session {
+    let mut session = Session::new(model.transformer.clone()).expect("cpu");
+    session.prefill(prefix).expect("fits");
+    session
+}
+
+fn bits(row: &[f32]) -> Vec<u32> {
+    row.iter().map(|x| x.to_bits()).collect()
+}
+
+fn windows_equal_single_rows(model: &LoadedModel, contexts: impl Iterator<Item = usize>) {
+    let all = text(640);
+    for context in contexts {
+        let mut plain = session(model, &all[..context]);
+        let singles: Vec<Vec<u32>> = (0..17)
+            .map(|i| {
+                let node = chain_nodes(&all[context + i..=context + i], plain.linear());
+                bits(plain.forward(&node, None).expect("one row").row(0))
+            })
+            .collect();
+        let mut windowed = session(model, &all[..context]);
+        for window in 1..=17 {
+            let nodes = chain_nodes(&all[context..context + window], windowed.linear());
+            let rows = windowed.forward(&nodes, None).expect("a window");
+            for (i, single) in singles.iter().enumerate().take(window) {
+                assert_eq!(&bits(rows.row(i)), single, "context {context}, window of {window} rows, row {i}");
+            }
+            windowed.keep(context, &[]).expect("cut back");
+        }
+    }
+}
+
+#[test]
+fn windows_up_to_17_rows_q8_target() {
+    windows_equal_single_rows(&open("target.gguf"), [0, 1, 7, 31, 32, 33, 64, 100, 255, 257, 600].into_iter());
+}
+
+#[test]
+fn every_context_length_q8_draft() {
+    windows_equal_single_rows(&open("draft.gguf"), (0..=600).step_by(1).filter(|c| c % 5 == 0 || *c < 40));
+}
+
+#[test]
+fn prefill_chunks_do_not_matter() {
+    for name in ["target.gguf", "draft.gguf"] {
+        let model = open(name);
+        let all = text(301);
+        let row = |chunks: &[usize]| {
+            let mut session = Session::new(model.transformer.clone()).expect("cpu");
+            let mut from = 0;
+            for chunk in chunks.iter().cycle() {
+                let to = (from + chunk).min(300);
+                session.prefill(&all[from..to]).expect("fits");
+                from = to;
+                if from == 300 {
+                    break;
+                }
+            }
+            bits(session.forward(&chain_nodes(&all[300..], 300), None).expect("one row").row(0))
+        };
+        let want = row(&[1]);
+        for chunks in [vec![300], vec![2], vec![3, 5], vec![17], vec![33, 1], vec![64, 100]] {
+            assert_eq!(row(&chunks), want, "{name}, chunks {chunks:?}");
+        }
+    }
+}
+
+/// A tree's rows are the rows of its paths; and a path kept out of a tree serves as if it had been fed alone.
+#[test]
+fn trees_equal_their_paths() {
+    let model = open("target.gguf");
+    let all = text(64);
+    let base = 40;
+    let mut tree = session(&model, &all[..base]);
+    // Slots: 40 a, 41 b after a (linear); 42 c after a, 43 d after c, 44 e after the prompt, 45 f after d.
+    let parents = [39, 40, 40, 42, 39, 43];
+    let nodes: Vec<NewNode> =
+        parents.iter().enumerate().map(|(i, p)| NewNode { token: all[base + i], parent: Some(*p) }).collect();
+    let rows = tree.forward(&nodes, None).expect("a tree");
+    let path = [all[base], all[base + 2], all[base + 3], all[base + 5]];
+    let mut alone = session(&model, &all[..base]);
+    let path_rows = alone.forward(&chain_nodes(&path, base), None).expect("a path");
+    for (i, node) in [0, 2, 3, 5].into_iter().enumerate() {
+        assert_eq!(bits(rows.row(node)), bits(path_rows.row(i)), "node {node}");
+    }
+    tree.keep(base + 1, &[42, 43, 45]).expect("a path");
+    let next = chain_nodes(&all[50..51], base + 4);
+    let kept = tree.forward(&next, None).expect("one row");
+    assert_eq!(bits(kept.row(0)), bits(alone.forward(&next, None).expect("one row").row(0)));
+}
+
+/// Looking half-way does not disturb the pass.
+#[test]
+fn the_exit_does_not_change_rows() {
+    let model = open("target.gguf");
+    let all = text(50);
+    let mut plain = session(&model, &all[..30]);
+    let nodes = chain_nodes(&all[30..35], 30);
+    let want = plain.forward(&nodes, None).expect("rows");
+    let mut seen = 0;
+    let mut exited = session(&model, &all[..30]);
+    let got = exited.forward(&nodes, Some((4, &mut |rows| seen = rows.rows()))).expect("rows");
+    assert_eq!(seen, 5);
+    assert_eq!(want, got);
+}

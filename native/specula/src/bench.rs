@@ -1,0 +1,123 @@
+//! `specula bench`: methods measured against each other in one process, interleaved question by question, every answer
+//! compared token for token with the method `none`.
+
+mod run;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use specula_engine::{Method, SettingsSpec};
+
+use crate::options::EngineArgs;
+use crate::{prompts, startup};
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Which questions: `embedded`, the validation prompts.
+    #[arg(long, default_value = "embedded", value_parser = ["embedded"])]
+    suite: String,
+    /// Methods, each with settings of its own if need be: mirror:window=8:branch_budget=16. `none` is always measured.
+    #[arg(long, value_delimiter = ',', default_value = "none,lookup,sps,mirror")]
+    methods: Vec<String>,
+    /// Temperatures.
+    #[arg(long, value_delimiter = ',', default_value = "0,1")]
+    temperature: Vec<f64>,
+    /// Questions, spread over the suite.
+    #[arg(long, default_value_t = 24)]
+    questions: usize,
+    /// Most tokens of an answer.
+    #[arg(long, default_value_t = 128)]
+    max_tokens: u64,
+    /// Seed of every answer.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A plugin for every request, as in `generate`.
+    #[arg(long = "plugin", value_name = "NAME[=JSON]")]
+    plugins: Vec<String>,
+    /// Folder for answers.jsonl, summary.json and table.md.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// A method with its settings, under the name it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    pub(crate) settings: SettingsSpec,
+}
+
+pub(crate) fn run(args: BenchArgs) -> Result<()> {
+    let mut contenders = vec![contender("none")?];
+    for name in args.methods.iter().filter(|name| *name != "none") {
+        contenders.push(contender(name)?);
+    }
+    let engine = startup::engine(&args.engine)?;
+    let plan = run::Plan {
+        contenders,
+        temperatures: args.temperature.clone(),
+        questions: prompts::questions(args.questions)?,
+        max_tokens: args.max_tokens,
+        seed: args.seed,
+        plugins: args.plugins.iter().map(|p| crate::generate::plugin_spec(p)).collect::<Result<_>>()?,
+    };
+    let answers = run::run(&engine, &plan)?;
+    let summary = table::summarise(&engine, &plan, &answers);
+    let markdown = table::markdown(&summary);
+    println!("{markdown}");
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder).with_context(|| format!("--out {}", folder.display()))?;
+        let lines: Vec<String> = answers.iter().map(|a| a.line(&plan).to_string()).collect();
+        std::fs::write(folder.join("answers.jsonl"), lines.join("\n") + "\n")?;
+        std::fs::write(folder.join("summary.json"), format!("{:#}\n", serde_json::to_value(&summary)?))?;
+        std::fs::write(folder.join("table.md"), markdown)?;
+    }
+    let differing: usize = summary.rows.iter().map(|r| r.differing).sum();
+    if differing > 0 && args.plugins.is_empty() {
+        bail!("{differing} answers differ from the method `none`");
+    }
+    Ok(())
+}
+
+/// `mirror:window=8:roots=exit` → method and settings.
+fn contender(text: &str) -> Result<Contender> {
+    let mut parts = text.split(':');
+    let method = parts.next().unwrap_or_default();
+    if Method::from_name(method).is_none() {
+        bail!("--methods: no method `{method}`; known: none, lookup, sps, mirror");
+    }
+    let mut settings = SettingsSpec { method: Some(method.to_owned()), ..SettingsSpec::default() };
+    for part in parts {
+        let (key, value) = part.split_once('=').with_context(|| format!("--methods: `{part}` is not KEY=VALUE"))?;
+        let number = || value.parse::<u64>().with_context(|| format!("--methods: `{key}` needs a number, got `{value}`"));
+        match key {
+            "window" => settings.window = Some(number()?),
+            "exit_layer" => settings.exit_layer = Some(number()?),
+            "exit_top" => settings.exit_top = Some(number()?),
+            "branch_budget" => settings.branch_budget = Some(number()?),
+            "roots" => settings.roots = Some(value.to_owned()),
+            "allocation" => settings.allocation = Some(value.to_owned()),
+            _ => bail!(
+                "--methods: no setting `{key}`; known: window, exit_layer, exit_top, branch_budget, roots, allocation"
+            ),
+        }
+    }
+    Ok(Contender { name: text.to_owned(), settings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contenders_carry_their_settings() {
+        let c = contender("mirror:window=8:roots=exit").expect("valid");
+        assert_eq!((c.settings.window, c.settings.roots.as_deref()), (Some(8), Some("exit")));
+        for bad in ["merlin", "sps:window", "sps:window=x", "sps:width=3"] {
+            assert!(contender(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `specula doctor`: what is here, what is missing, and how to get it.
+
+use anyhow::Result;
+
+use crate::options::EngineArgs;
+use crate::startup;
+
+pub(crate) fn run(args: &EngineArgs) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let place = |core: Option<usize>| core.map_or("any core".to_owned(), |c| format!("core {c}"));
+    let (target_core, draft_core) = startup::cores(args);
+    println!("specula {}", env!("CARGO_PKG_VERSION"));
+    println!("cores            {cores}");
+    println!("target's thread  {}", place(target_core));
+    println!("draft's thread   {}", place(draft_core));
+    if cores < 2 {
+        println!("                 with one core the draft cannot work beside the target: `mirror` cannot gain");
+    }
+    println!("accelerators     none in this build (CPU only)");
+    match startup::pair(args) {
+        Ok((target, draft)) => {
+            let config = target.transformer.config();
+            println!(
+                "target           {} ({} layers, {} tokens of context, vocabulary {})",
+                target.name, config.layers, config.context_length, config.vocab_size
+            );
+            match draft {
+                Some(draft) => println!("draft            {} ({} layers)", draft.name, draft.transformer.config().layers),
+                None => println!("draft            none: methods sps and mirror need --draft"),
+            }
+        }
+        Err(error) => println!("models           {error:#}"),
+    }
+    match startup::plugins(args.plugins.as_deref()) {
+        Ok(registry) => {
+            let names: Vec<String> = registry.list().into_iter().map(|p| p.name).collect();
+            println!("plugins          {}", if names.is_empty() { "none".into() } else { names.join(", ") });
+            if names.is_empty() {
+                println!("                 shipped plugins are missing: build with `cargo xtask build`");
+            }
+        }
+        Err(error) => println!("plugins          {error:#}"),
+    }
+    let page = if startup::PAGE.is_empty() { "missing: build with `cargo xtask build`" } else { "embedded" };
+    println!("page             {page}");
+    Ok(())
+}

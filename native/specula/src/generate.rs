@@ -1,0 +1,187 @@
+//! `specula generate`: one answer on the command line, by the same engine as the server's.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use specula_engine::{Event, Finished, PluginSpec};
+use specula_protocol::{GenerateRequest, Message, PluginChoice, ServerFrame, Speculation, Stop};
+use specula_server::wire;
+
+use crate::options::{EngineArgs, MethodArg};
+use crate::startup;
+
+#[derive(Args)]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// A question; it is asked as the user's message of a chat.
+    #[arg(long, required_unless_present_any = ["chat", "text"], conflicts_with_all = ["chat", "text"])]
+    prompt: Option<String>,
+    /// A file with messages as JSON: [{"role": "user", "content": "…"}].
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    chat: Option<PathBuf>,
+    /// A text to continue, without the chat template.
+    #[arg(long)]
+    text: Option<String>,
+    /// 0 = greedy.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Keep the smallest set of tokens reaching this probability.
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Keep the k best tokens.
+    #[arg(long)]
+    top_k: Option<u64>,
+    /// Keep tokens at least this likely relative to the best.
+    #[arg(long)]
+    min_p: Option<f64>,
+    /// Seed of the noise; picked and told if absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Most tokens to generate.
+    #[arg(long)]
+    max_tokens: Option<u64>,
+    /// A string that ends the answer; repeatable.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// γ, draft tokens per round.
+    #[arg(long)]
+    window: Option<u64>,
+    /// e, the layer after which the early exit looks.
+    #[arg(long)]
+    exit_layer: Option<u64>,
+    /// κ, candidates per row of the exit message.
+    #[arg(long)]
+    exit_top: Option<u64>,
+    /// B, branches rolled out at once.
+    #[arg(long)]
+    branch_budget: Option<u64>,
+    /// draft, exit or both.
+    #[arg(long)]
+    roots: Option<String>,
+    /// scored or per-row.
+    #[arg(long)]
+    allocation: Option<String>,
+    /// Await all rollouts, so that lossy acceptance policies reproduce.
+    #[arg(long)]
+    deterministic: bool,
+    /// A plugin, with its configuration as JSON if it needs one: NAME or NAME={…}; repeatable.
+    #[arg(long = "plugin", value_name = "NAME[=JSON]")]
+    plugins: Vec<String>,
+    /// Print token ids, text, certificate and per-round statistics as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: GenerateArgs) -> Result<()> {
+    let engine = startup::engine(&args.engine)?;
+    let request = request(&args)?;
+    let spec = wire::request_spec(&engine, &request)?;
+    let mut events = engine.submit(engine.check(spec)?)?;
+    let mut rounds = Vec::new();
+    while let Some(event) = events.blocking_next() {
+        match event {
+            Event::Started(_) => {}
+            Event::Round(round) if args.json => rounds.push(Event::Round(round)),
+            Event::Round(round) => {
+                let text: String = round.tokens.iter().map(|t| t.text.as_str()).collect();
+                print!("{text}");
+                std::io::stdout().flush()?;
+            }
+            Event::Finished(finished) if args.json => println!("{:#}", report(std::mem::take(&mut rounds), &finished)?),
+            Event::Finished(finished) => {
+                println!();
+                eprintln!("{}", summary(&finished));
+            }
+            Event::Failed(failure) => bail!(failure),
+        }
+    }
+    Ok(())
+}
+
+fn request(args: &GenerateArgs) -> Result<GenerateRequest> {
+    let user = |content: &String| vec![Message { role: "user".into(), content: content.clone() }];
+    let messages = match (&args.prompt, &args.chat) {
+        (Some(prompt), _) => Some(user(prompt)),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("--chat {}", file.display()))?;
+            Some(serde_json::from_str(&text).with_context(|| format!("--chat {}", file.display()))?)
+        }
+        (None, None) => None,
+    };
+    Ok(GenerateRequest {
+        messages,
+        prompt: args.text.clone(),
+        temperature: Some(args.temperature),
+        top_p: args.top_p,
+        top_k: args.top_k,
+        min_p: args.min_p,
+        seed: args.seed,
+        max_tokens: args.max_tokens,
+        stop: (!args.stop.is_empty()).then(|| Stop::Many(args.stop.clone())),
+        speculation: Some(Speculation {
+            method: args.engine.method.map(|m: MethodArg| m.method().name().to_owned()),
+            window: args.window,
+            exit_layer: args.exit_layer,
+            exit_top: args.exit_top,
+            branch_budget: args.branch_budget,
+            roots: args.roots.clone(),
+            allocation: args.allocation.clone(),
+        }),
+        deterministic: Some(args.deterministic),
+        plugins: Some(args.plugins.iter().map(|p| plugin(p)).collect::<Result<_>>()?),
+        ..GenerateRequest::default()
+    })
+}
+
+/// `NAME` or `NAME={…}`.
+pub(crate) fn plugin_spec(text: &str) -> Result<PluginSpec> {
+    let (name, config) = text.split_once('=').unwrap_or((text, "{}"));
+    let config = serde_json::from_str(config).with_context(|| format!("--plugin {name}: configuration is not JSON"))?;
+    Ok(PluginSpec { name: name.to_owned(), config })
+}
+
+fn plugin(text: &str) -> Result<PluginChoice> {
+    let PluginSpec { name, config } = plugin_spec(text)?;
+    Ok(PluginChoice { name, config: Some(config) })
+}
+
+fn report(rounds: Vec<Event>, finished: &Finished) -> Result<Value> {
+    let mut tokens = Vec::new();
+    let mut text = String::new();
+    let mut told = Vec::new();
+    for event in rounds {
+        let ServerFrame::Round { tokens: new, window, accepted, hit, lanes, .. } = wire::frame("", event) else {
+            continue;
+        };
+        tokens.extend(new.iter().map(|t| t.id));
+        text.extend(new.iter().map(|t| t.text.as_str()));
+        told.push(json!({"tokens": new, "window": window, "accepted": accepted, "hit": hit, "lanes": lanes}));
+    }
+    let specula = serde_json::to_value(wire::report(finished))?;
+    Ok(json!({
+        "tokens": tokens,
+        "text": text,
+        "finish_reason": wire::finish_reason(finished.reason.as_ref()),
+        "lossless": specula["lossless"],
+        "usage": wire::usage(finished),
+        "specula": specula,
+        "rounds": told,
+    }))
+}
+
+fn summary(finished: &Finished) -> String {
+    let report = &finished.report;
+    let seconds = report.total_us as f64 / 1e6;
+    let length = report.totals.acceptance_length().unwrap_or(0.0);
+    format!(
+        "{} tokens in {seconds:.2} s, {:.1} tokens/s, method {}, acceptance length {length:.2}, seed {}",
+        finished.completion_tokens,
+        finished.completion_tokens as f64 / seconds,
+        report.settings.method.name(),
+        report.seed,
+    )
+}

@@ -1,0 +1,78 @@
+//! From options to a running engine: the pair, the plugins, the threads.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use specula_engine::{Engine, EngineConfig};
+use specula_models::LoadedModel;
+use specula_policies::{Limits, Registry};
+
+use crate::options::EngineArgs;
+
+mod dist {
+    include!(concat!(env!("OUT_DIR"), "/dist.rs"));
+}
+
+/// The page's files, as `cargo xtask wasm` built them; empty if it did not.
+pub(crate) static PAGE: &[(&str, &[u8])] = dist::PAGE;
+
+static TARGET: &[u8] = include_bytes!("../../weights/target.gguf");
+static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
+
+/// Starts an engine.
+pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
+    let (target, draft) = pair(args)?;
+    let config = EngineConfig {
+        target,
+        draft,
+        plugins: Arc::new(plugins(args.plugins.as_deref())?),
+        default_method: args.method.map(|m| m.method()),
+        max_running: usize::from(args.max_running),
+        max_waiting: usize::from(args.max_waiting),
+        cores: cores(args),
+    };
+    Ok(Engine::start(config)?)
+}
+
+/// The models named, else the embedded pair. A target of one's own has no draft unless one is named.
+pub(crate) fn pair(args: &EngineArgs) -> Result<(LoadedModel, Option<LoadedModel>)> {
+    let target = match &args.target {
+        Some(path) => LoadedModel::open(path)?,
+        None => LoadedModel::from_gguf_bytes("specula-target", TARGET)?,
+    };
+    let draft = match (&args.draft, &args.target) {
+        (Some(path), _) => Some(LoadedModel::open(path)?),
+        (None, None) => Some(LoadedModel::from_gguf_bytes("specula-draft", DRAFT)?),
+        (None, Some(_)) => None,
+    };
+    Ok((target, draft))
+}
+
+/// The shipped plugins, and those of a folder. A bad file is reported and left out.
+pub(crate) fn plugins(folder: Option<&Path>) -> Result<Registry> {
+    let registry = Registry::new(Limits::default())?;
+    for (file, bytes) in dist::PLUGINS {
+        let name = file.strip_suffix(".wasm").unwrap_or(file);
+        registry.load(name, bytes).with_context(|| format!("shipped plugin `{name}`"))?;
+    }
+    if let Some(folder) = folder {
+        if !folder.is_dir() {
+            anyhow::bail!("--plugins {}: no such folder", folder.display());
+        }
+        for (path, error) in registry.load_folder(folder) {
+            tracing::warn!(path = %path.display(), code = error.code(), %error, "plugin left out");
+        }
+    }
+    Ok(registry)
+}
+
+/// Cores for target and draft: by default the first and the last, so that both halves of a round run at once.
+pub(crate) fn cores(args: &EngineArgs) -> (Option<usize>, Option<usize>) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let own = |core| (cores >= 2).then_some(core);
+    (
+        args.target_device.map_or(own(0), |d| d.core()),
+        args.draft_device.map_or(own(cores - 1), |d| d.core()),
+    )
+}

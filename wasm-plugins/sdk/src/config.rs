@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn reads_what_is_there_and_defaults_what_is_not() {
-        let mut config = Config::parse(r#" { "a" : 2.5e-1 , "which":"\u0074wo" } "#).ok().expect("readable");
+        let mut config = Config::parse(r#" { "a" : 2.5e-1 , "which":"\u0074wo" } "#).expect("readable");
         assert_eq!(config.number("a", 1.0, 0.0..=1.0).ok(), Some(0.25));
         assert_eq!(config.number("b", 7.0, 0.0..=1.0).ok(), Some(7.0));
         assert_eq!(config.choice("which", &["one", "two"]).ok(), Some("two"));
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn errors_name_key_bounds_and_value() {
-        let mut config = Config::parse(r#"{"a": 2, "b": "x", "c": true}"#).ok().expect("readable");
+        let mut config = Config::parse(r#"{"a": 2, "b": "x", "c": true}"#).expect("readable");
         assert_eq!(message(config.number("a", 0.0, 0.0..=1.0)), "`a` must lie between 0 and 1, but is 2");
         assert_eq!(message(config.number("b", 0.0, 0.0..=1.0)), "`b` must be a number, but is a string");
         assert_eq!(message(config.choice("b", &["y"])), "`b` must be one of y, but is \"x\"");

@@ -77,7 +77,9 @@ impl Sampling {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// Every token was forbidden.
-    #[error("`empty_support`: the sampling rules forbid every token at position {position}; loosen logit_bias, masks or plugins")]
+    #[error(
+        "`empty_support`: the sampling rules forbid every token at position {position}; loosen logit_bias, masks or plugins"
+    )]
     EmptySupport {
         /// Position of the token that could not be drawn.
         position: u32,

@@ -4,9 +4,7 @@ use specula_decoding::{Penalties, Sampling, TokenId};
 
 use crate::engine::ModelFacts;
 use crate::request::{RequestError, RequestSpec};
-use crate::settings::{
-    Method, Roots, Settings, SettingsSpec, allocation_from_name,
-};
+use crate::settings::{Method, Roots, Settings, SettingsSpec, allocation_from_name};
 
 /// Most stop strings of a request.
 const STOP_STRINGS: usize = 16;
@@ -121,9 +119,7 @@ pub(crate) fn settings(spec: &SettingsSpec, deterministic: bool, facts: &ModelFa
     };
     let allocation = match &spec.allocation {
         None => defaults.allocation,
-        Some(name) => {
-            allocation_from_name(name).ok_or_else(|| unknown_name("allocation", name, "scored, per-row"))?
-        }
+        Some(name) => allocation_from_name(name).ok_or_else(|| unknown_name("allocation", name, "scored, per-row"))?,
     };
     let window = bounded("window", spec.window, defaults.window, (0, facts.max_window as u64))?;
     Ok(Settings {
@@ -199,27 +195,28 @@ mod tests {
 
     #[test]
     fn bounds_are_named_with_field_and_value() {
-        let spec = |f: &dyn Fn(&mut RequestSpec)| {
+        type Change = fn(&mut RequestSpec);
+        let spec = |f: Change| {
             let mut spec = RequestSpec { prompt: vec![1], ..RequestSpec::default() };
             f(&mut spec);
             spec
         };
-        let cases: [(&str, &dyn Fn(&mut RequestSpec), &str); 8] = [
-            ("temperature", &|s| s.temperature = Some(2.5), "2.5"),
-            ("temperature", &|s| s.temperature = Some(f64::NAN), "NaN"),
-            ("top_p", &|s| s.top_p = Some(0.0), "0"),
-            ("min_p", &|s| s.min_p = Some(-0.1), "-0.1"),
-            ("seed", &|s| s.seed = Some(1 << 53), "9007199254740992"),
-            ("logit_bias", &|s| s.logit_bias = vec![(50, 1.0)], "50"),
-            ("logit_bias", &|s| s.logit_bias = vec![(1, 101.0)], "101"),
-            ("presence_penalty", &|s| s.presence_penalty = Some(3.0), "3"),
+        let cases: [(&str, Change, &str); 8] = [
+            ("temperature", |s| s.temperature = Some(2.5), "2.5"),
+            ("temperature", |s| s.temperature = Some(f64::NAN), "NaN"),
+            ("top_p", |s| s.top_p = Some(0.0), "0"),
+            ("min_p", |s| s.min_p = Some(-0.1), "-0.1"),
+            ("seed", |s| s.seed = Some(1 << 53), "9007199254740992"),
+            ("logit_bias", |s| s.logit_bias = vec![(50, 1.0)], "50"),
+            ("logit_bias", |s| s.logit_bias = vec![(1, 101.0)], "101"),
+            ("presence_penalty", |s| s.presence_penalty = Some(3.0), "3"),
         ];
         for (field, change, value) in cases {
             let error = sampling(&spec(change), &facts(), 1).expect_err(field);
             assert_eq!(error.field, field);
             assert!(error.message.contains(value), "{}", error.message);
         }
-        assert_eq!(sampling(&spec(&|_| ()), &facts(), 7).expect("defaults").seed, 7);
+        assert_eq!(sampling(&spec(|_| ()), &facts(), 7).expect("defaults").seed, 7);
     }
 
     #[test]

@@ -118,7 +118,12 @@ fn run(factory: &ModelFactory, messages: &Receiver<ToDraft>) {
             }
             ToDraft::PassBegan { id, window } => {
                 passing = Some(id);
-                with(&mut served, id, |s| s.attempt(LaneKind::DraftRollout, |d| Ok(d.begin_pass(window))));
+                with(&mut served, id, |s| {
+                    s.attempt(LaneKind::DraftRollout, |d| {
+                        d.begin_pass(window);
+                        Ok(())
+                    })
+                });
             }
             ToDraft::Exit { id, rows } => {
                 with(&mut served, id, |s| s.attempt(LaneKind::DraftRollout, |d| d.exit(&rows)));
@@ -142,8 +147,7 @@ impl Served {
     fn open(factory: &ModelFactory, opening: Opening) -> Self {
         let begin = Instant::now();
         let Opening { prompt, sampling, settings, wants_q, replies } = opening;
-        let sequence =
-            factory().and_then(|model| DraftSequence::new(model, &prompt, &sampling, settings, wants_q));
+        let sequence = factory().and_then(|model| DraftSequence::new(model, &prompt, &sampling, settings, wants_q));
         Self { sequence, replies, work: vec![(LaneKind::DraftSerial, begin, Instant::now())] }
     }
 

@@ -240,8 +240,10 @@ impl Engine {
                 });
             }
         }
-        let chat: Vec<ChatMessage> =
-            messages.iter().map(|(role, content)| ChatMessage { role: role.clone(), content: content.clone() }).collect();
+        let chat: Vec<ChatMessage> = messages
+            .iter()
+            .map(|(role, content)| ChatMessage { role: role.clone(), content: content.clone() })
+            .collect();
         template.encode(&self.shared.tokenizer, &chat).map_err(|e| refuse(e.to_string()))
     }
 
@@ -300,8 +302,7 @@ impl Engine {
         let ends = Ends::new(conditions, shared.tokenizer.bytes().clone(), stopping);
         let (sender, events) = mpsc::channel(STREAM_ROUNDS + 2);
         let cancelled = Arc::new(AtomicBool::new(false));
-        let channel =
-            Channel { events: sender, cancelled: cancelled.clone(), admitted: Instant::now(), _place: place };
+        let channel = Channel { events: sender, cancelled: cancelled.clone(), admitted: Instant::now(), _place: place };
         match shared.queue.try_send(Admitted { request, ends, channel }) {
             Ok(()) => {
                 self.metrics_guard().admitted += 1;
@@ -363,9 +364,8 @@ fn factory(model: &LoadedModel) -> ModelFactory {
 /// A draft token means the same to both models only if the vocabularies are the same.
 fn check_pair(target: &LoadedModel, draft: &LoadedModel) -> Result<(), StartError> {
     let (a, b) = (&target.tokenizer.bytes().0, &draft.tokenizer.bytes().0);
-    let refuse = |why: String| {
-        Err(StartError(format!("draft `{}` does not fit target `{}`: {why}", draft.name, target.name)))
-    };
+    let refuse =
+        |why: String| Err(StartError(format!("draft `{}` does not fit target `{}`: {why}", draft.name, target.name)));
     if let Some(id) = a.iter().zip(b).position(|(x, y)| x != y) {
         let (x, y) = (String::from_utf8_lossy(&a[id]), String::from_utf8_lossy(&b[id]));
         return refuse(format!("token {id} is `{x}` for the target and `{y}` for the draft"));
@@ -391,7 +391,10 @@ fn facts(
     let fallback = if draft.is_some() { Method::Mirror } else { Method::Lookup };
     let default_method = default_method.unwrap_or(fallback);
     if !methods.iter().any(|s| s.method == default_method) {
-        return Err(StartError(format!("method `{}` needs a draft model; name one with --draft", default_method.name())));
+        return Err(StartError(format!(
+            "method `{}` needs a draft model; name one with --draft",
+            default_method.name()
+        )));
     }
     Ok(ModelFacts {
         name: target.name.clone(),

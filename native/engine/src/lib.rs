@@ -17,7 +17,9 @@ mod sequence;
 mod settings;
 mod target_thread;
 
-pub use engine::{Engine, EngineConfig, EventStream, MAX_WINDOW, Metrics, ModelFacts, PluginFacts, Refused, StartError};
+pub use engine::{
+    Engine, EngineConfig, EventStream, MAX_WINDOW, Metrics, ModelFacts, PluginFacts, Refused, StartError,
+};
 pub use event::{Event, Failure, Finished, LaneKind, Origin, Round, Span, Started, Token};
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
 pub use request::{PluginSpec, Request, RequestError, RequestSpec};

@@ -93,6 +93,8 @@ fn second_acceptance(i: usize, name: &str) -> RequestError {
     RequestError {
         field: format!("plugins[{i}].name"),
         code: "too_many_acceptance_policies",
-        message: format!("`plugins[{i}].name`: `{name}` is a second acceptance policy; at most 1 is allowed, remove one"),
+        message: format!(
+            "`plugins[{i}].name`: `{name}` is a second acceptance policy; at most 1 is allowed, remove one"
+        ),
     }
 }

@@ -163,7 +163,8 @@ struct Accepted {
     accepted: usize,
     next: TokenId,
     kind: Next,
-    deviations: usize,
+    /// Places in the window whose token was kept although the target's own draw differed.
+    deviations: Vec<usize>,
 }
 
 impl Sequence {
@@ -221,11 +222,8 @@ impl Sequence {
 
     /// Tells the owner that the generation left the queue.
     pub(crate) fn announce(&self) {
-        let started = Started {
-            prompt_tokens: self.prompt_tokens,
-            seed: self.report.seed,
-            settings: self.settings.clone(),
-        };
+        let started =
+            Started { prompt_tokens: self.prompt_tokens, seed: self.report.seed, settings: self.settings.clone() };
         // The stream is new and empty; if its owner is gone the first turn notices.
         let _ = self.channel.events.try_send(Event::Started(started));
     }
@@ -427,7 +425,7 @@ impl Sequence {
                 accepted: verdict.path.len(),
                 next: verdict.next,
                 kind: verdict.kind,
-                deviations: 0,
+                deviations: Vec::new(),
             });
         }
         // Plugins see the whole window in one call.
@@ -449,12 +447,14 @@ impl Sequence {
             }
         };
         if accepted == own_accepted {
-            return Ok(Accepted { accepted, next: own.next, kind: own.kind, deviations: 0 });
+            return Ok(Accepted { accepted, next: own.next, kind: own.kind, deviations: Vec::new() });
         }
         let next = self.chain.draw(&processed[accepted], accepted)?;
-        let mut deviations = 0;
+        let mut deviations = Vec::new();
         for (i, token) in tokens.iter().enumerate().take(accepted).skip(own_accepted) {
-            deviations += usize::from(self.chain.draw(&processed[i], i)? != *token);
+            if self.chain.draw(&processed[i], i)? != *token {
+                deviations.push(i);
+            }
         }
         let kind = if accepted == tokens.len() { Next::Bonus } else { Next::Correction };
         Ok(Accepted { accepted, next, kind, deviations })
@@ -471,7 +471,8 @@ impl Sequence {
         if window.tokens.is_empty() {
             return Ok(0);
         }
-        let mut stats = WindowStats { position: self.text.len() as u32, log_q: window.log_q.clone(), ..Default::default() };
+        let mut stats =
+            WindowStats { position: self.text.len() as u32, log_q: window.log_q.clone(), ..Default::default() };
         for (i, token) in window.tokens.iter().enumerate() {
             // Beyond the first mismatch a row may have lost its support: own draw never gets there.
             let drawn = match self.chain.draw(&rows[i], i) {
@@ -494,11 +495,7 @@ impl Sequence {
     fn warn(&mut self, error: PolicyError) {
         match self.report.warnings.iter_mut().find(|w| w.code == error.code) {
             Some(warning) => warning.count += 1,
-            None => self.report.warnings.push(Warning {
-                message: error.to_string(),
-                code: error.code,
-                count: 1,
-            }),
+            None => self.report.warnings.push(Warning { message: error.to_string(), code: error.code, count: 1 }),
         }
     }
 
@@ -557,7 +554,7 @@ impl Sequence {
         totals.committed += kept as u64;
         // What the end cut off was not accepted.
         totals.count_window(proposed.window.tokens.len(), accepted.accepted.min(kept));
-        totals.deviations += accepted.deviations as u64;
+        totals.deviations += accepted.deviations.iter().filter(|place| **place < kept).count() as u64;
         let (prefix_end, suffix_begin) = passed.exited.unwrap_or((passed.began, passed.began));
         totals.target_prefix_us += micros(prefix_end - passed.began);
         totals.exit_us += micros(suffix_begin - prefix_end);

@@ -54,13 +54,11 @@ impl ChatTemplate {
         let mark = free_mark(&texts).map_err(TemplateError)?;
         let disarmed: Vec<ChatMessage> = messages
             .iter()
-            .map(|m| ChatMessage {
-                role: tokenizer.disarm(&m.role, mark),
-                content: tokenizer.disarm(&m.content, mark),
-            })
+            .map(|m| ChatMessage { role: tokenizer.disarm(&m.role, mark), content: tokenizer.disarm(&m.content, mark) })
             .collect();
         let template = self.environment.get_template("chat").map_err(template_error)?;
-        let rendered = template.render(context! { messages => Value::from(Serde(&disarmed)), add_generation_prompt => true });
+        let rendered =
+            template.render(context! { messages => Value::from(Serde(&disarmed)), add_generation_prompt => true });
         tokenizer.encode_marked(&rendered.map_err(template_error)?, mark).map_err(TemplateError)
     }
 }

@@ -104,7 +104,9 @@ fn token_bytes(tokenizer: &tokenizers::Tokenizer) -> Result<TokenBytes, String> 
             (None, Some(token)) => token.chars().map(|c| byte_of.get(&c).copied()).collect(),
         };
         let spelled = spelled.ok_or_else(|| {
-            format!("token {id} is not spelled in the byte-level alphabet; only byte-level BPE tokenizers are supported")
+            format!(
+                "token {id} is not spelled in the byte-level alphabet; only byte-level BPE tokenizers are supported"
+            )
         })?;
         bytes.push(spelled.into_boxed_slice());
     }

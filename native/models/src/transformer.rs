@@ -98,7 +98,8 @@ impl Transformer {
     /// Runs layers up to, not including, layer `until` (0-based).
     pub(crate) fn run(&self, running: &mut Running, cache: &mut Cache, until: usize) -> Result<()> {
         for index in running.next_layer..until {
-            running.states = self.layers[index].forward(&self.config, &running.states, &running.pass, (cache, index))?;
+            running.states =
+                self.layers[index].forward(&self.config, &running.states, &running.pass, (cache, index))?;
         }
         running.next_layer = until;
         Ok(())
@@ -141,13 +142,7 @@ impl Layer {
     }
 
     /// `[L, hidden]` → `[L, hidden]`; stores the rows' keys and values.
-    fn forward(
-        &self,
-        c: &ModelConfig,
-        x: &Tensor,
-        pass: &Pass,
-        (cache, index): (&mut Cache, usize),
-    ) -> Result<Tensor> {
+    fn forward(&self, c: &ModelConfig, x: &Tensor, pass: &Pass, (cache, index): (&mut Cache, usize)) -> Result<Tensor> {
         let rows = x.dim(0)?;
         let normed = rms_norm(x, &self.input_norm, c.rms_eps)?;
         let heads = |linear: &Linear, n: usize| linear.forward(&normed)?.reshape((rows, n, c.head_dim));

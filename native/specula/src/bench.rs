@@ -92,7 +92,8 @@ fn contender(text: &str) -> Result<Contender> {
     let mut settings = SettingsSpec { method: Some(method.to_owned()), ..SettingsSpec::default() };
     for part in parts {
         let (key, value) = part.split_once('=').with_context(|| format!("--methods: `{part}` is not KEY=VALUE"))?;
-        let number = || value.parse::<u64>().with_context(|| format!("--methods: `{key}` needs a number, got `{value}`"));
+        let number =
+            || value.parse::<u64>().with_context(|| format!("--methods: `{key}` needs a number, got `{value}`"));
         match key {
             "window" => settings.window = Some(number()?),
             "exit_layer" => settings.exit_layer = Some(number()?),

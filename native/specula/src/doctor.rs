@@ -25,7 +25,9 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
                 target.name, config.layers, config.context_length, config.vocab_size
             );
             match draft {
-                Some(draft) => println!("draft            {} ({} layers)", draft.name, draft.transformer.config().layers),
+                Some(draft) => {
+                    println!("draft            {} ({} layers)", draft.name, draft.transformer.config().layers)
+                }
                 None => println!("draft            none: methods sps and mirror need --draft"),
             }
         }

@@ -71,8 +71,5 @@ pub(crate) fn plugins(folder: Option<&Path>) -> Result<Registry> {
 pub(crate) fn cores(args: &EngineArgs) -> (Option<usize>, Option<usize>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let own = |core| (cores >= 2).then_some(core);
-    (
-        args.target_device.map_or(own(0), |d| d.core()),
-        args.draft_device.map_or(own(cores - 1), |d| d.core()),
-    )
+    (args.target_device.map_or(own(0), |d| d.core()), args.draft_device.map_or(own(cores - 1), |d| d.core()))
 }

@@ -1,12 +1,12 @@
 //! Models, windows and guests for the tests of this room.
-#![allow(dead_code)] // each test file uses a part
+#![allow(dead_code, unused_imports)] // each test file uses a part
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub(crate) use specula_guests::{encode as guest, root, text as guest_text, world};
 
 use specula_decoding::{Row, TokenBytes, TokenId, WindowStats};
 use specula_policies::{Limits, ModelInfo, Plugin, Registry};
-use wit_component::StringEncoding;
 
 /// Entries of a row in these tests.
 pub(crate) const VOCABULARY: u32 = 64;
@@ -52,25 +52,6 @@ pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// A guest written as text: a component as it is, a core module with the interface of `world` in it, as compilers leave it.
-pub(crate) fn guest(text: &str, world: Option<&str>) -> Vec<u8> {
-    let mut bytes = wat::parse_str(text).expect("the text is WebAssembly");
-    if let Some(world) = world {
-        let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_dir(root().join("wasm-plugins/wit")).expect("the interface is readable");
-        let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
-        wit_component::embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
-            .expect("the interface can be embedded");
-    }
-    bytes
-}
-
-/// Text of a guest under `tests/plugins`.
-pub(crate) fn guest_text(name: &str) -> String {
-    let path = root().join("tests/plugins").join(name).with_extension("wat");
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 /// The well-behaved guest with instructions of the caller's put in front of what `judge` and `commit` do, and with more
 /// declarations.
 pub(crate) fn acceptor(declarations: &str, judge: &str, commit: &str) -> Vec<u8> {
@@ -85,25 +66,10 @@ pub(crate) fn acceptor(declarations: &str, judge: &str, commit: &str) -> Vec<u8>
     guest(&text, Some("acceptor"))
 }
 
-/// World of a kind of plugin.
-pub(crate) fn world(kind: &str) -> &'static str {
-    match kind {
-        "acceptance" => "acceptor",
-        "sampling" => "sampler",
-        "stopping" => "stopper",
-        other => panic!("no kind of plugin: {other}"),
-    }
-}
-
 /// A shipped policy, as `cargo xtask build` left it.
 pub(crate) fn shipped(registry: &Registry, name: &str) -> Arc<Plugin> {
     let path = root().join("target/dist/plugins").join(name).with_extension("wasm");
     let bytes = std::fs::read(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask build --only plugins` makes it", path.display()));
     registry.load(name, &bytes).expect("shipped policies pass the checks")
-}
-
-/// The workspace's root.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -1,0 +1,60 @@
+//! Turns the guests written as text under `tests/plugins` into plugins: for the tests of the plugin room, which call them
+//! directly, and for the end-to-end tests, which put them before the server.
+
+use std::path::{Path, PathBuf};
+
+use wit_component::StringEncoding;
+
+/// A guest under `tests/plugins` as a plugin file.
+///
+/// # Panics
+/// If there is none of that name, or its first line says neither its kind nor that it is not to be loaded.
+pub fn plugin(name: &str) -> Vec<u8> {
+    let text = text(name);
+    let first = text.lines().next().and_then(|line| line.strip_prefix(";; ")).expect("a first line");
+    let kind = first.split([',', ':']).next().expect("a kind");
+    encode(&text, (kind != "load").then(|| world(kind)))
+}
+
+/// A guest written as text: a component as it is, a core module with the interface of `world` in it, as compilers leave it.
+///
+/// # Panics
+/// If the text is not WebAssembly.
+pub fn encode(text: &str, world: Option<&str>) -> Vec<u8> {
+    let mut bytes = wat::parse_str(text).expect("the text is WebAssembly");
+    if let Some(world) = world {
+        let mut resolve = wit_parser::Resolve::default();
+        let (package, _) = resolve.push_dir(root().join("wasm-plugins/wit")).expect("the interface is readable");
+        let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
+        wit_component::embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
+            .expect("the interface can be embedded");
+    }
+    bytes
+}
+
+/// Text of a guest under `tests/plugins`.
+///
+/// # Panics
+/// If there is none of that name.
+pub fn text(name: &str) -> String {
+    let path = root().join("tests/plugins").join(name).with_extension("wat");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// World of a kind of plugin.
+///
+/// # Panics
+/// If there is no such kind.
+pub fn world(kind: &str) -> &'static str {
+    match kind {
+        "acceptance" => "acceptor",
+        "sampling" => "sampler",
+        "stopping" => "stopper",
+        other => panic!("no kind of plugin: {other}"),
+    }
+}
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

@@ -1,0 +1,77 @@
+//! The WebSocket `/v1/stream` as the page uses it.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use specula_protocol::{ApiError, ServerFrame};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::answer::Answer;
+use crate::request::with;
+use crate::server::Server;
+use crate::wait::in_time;
+
+/// An open socket; dropping it hangs up.
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Server {
+    /// Opens a socket.
+    pub async fn socket(&self) -> Socket {
+        let address = format!("ws://{}/v1/stream", self.address());
+        Socket(in_time("the handshake", connect_async(address)).await.expect("the server takes sockets").0)
+    }
+}
+
+impl Socket {
+    /// Asks for a generation.
+    pub async fn generate(&mut self, id: &str, request: &Value) {
+        self.send(&with(request, json!({"type": "generate", "id": id}))).await;
+    }
+
+    /// Cancels a generation.
+    pub async fn cancel(&mut self, id: &str) {
+        self.send(&json!({"type": "cancel", "id": id})).await;
+    }
+
+    /// Sends a frame, whatever it is.
+    pub async fn send(&mut self, frame: &Value) {
+        self.0.send(Message::text(frame.to_string())).await.expect("the socket is open");
+    }
+
+    /// The next frame.
+    pub async fn next(&mut self) -> ServerFrame {
+        loop {
+            match in_time("a frame", self.0.next()).await {
+                Some(Ok(Message::Text(text))) => {
+                    return serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("no frame but {other:?}"),
+            }
+        }
+    }
+
+    /// Reads on until generation `id` ends; frames of others are passed over.
+    pub async fn finish(&mut self, id: &str) -> Result<Answer, ApiError> {
+        let mut text = String::new();
+        loop {
+            match self.next().await {
+                ServerFrame::Round { id: of, tokens, .. } if of == id => {
+                    text.extend(tokens.iter().map(|token| token.text.as_str()));
+                }
+                ServerFrame::Finished { id: of, reason, usage, specula } if of == id => {
+                    return Ok(Answer { text, finish_reason: reason, usage: Some(usage), report: *specula });
+                }
+                ServerFrame::Error { id: of, error } if of.as_deref().is_none_or(|of| of == id) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks for a generation and reads it to its end, which must not be an error.
+    pub async fn answer(&mut self, request: &Value) -> Answer {
+        self.generate("only", request).await;
+        self.finish("only").await.unwrap_or_else(|error| panic!("{error:?}"))
+    }
+}

@@ -55,9 +55,9 @@ pub struct Completion {
     pub model: String,
     /// One choice; none in the chunk that carries `usage`.
     pub choices: Vec<Choice>,
-    /// Token counts: in a whole answer, or in the last chunk if asked for.
+    /// Token counts: in a whole answer, or in the last chunk if asked for; all other chunks then say `null`, as OpenAI's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
+    pub usage: Option<Option<Usage>>,
     /// What speculation did: in a whole answer, or in the chunk that carries the finish reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub specula: Option<Report>,

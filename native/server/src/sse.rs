@@ -20,7 +20,7 @@ use crate::wire;
 /// Makes the pieces of one answer.
 pub(crate) struct Chunks {
     pub(crate) head: Head,
-    /// Send one more chunk with the token counts.
+    /// Send one more chunk with the token counts, and the others with `null` in their place.
     pub(crate) include_usage: bool,
 }
 
@@ -78,7 +78,7 @@ impl Chunks {
         let last = Completion { specula: Some(wire::report(finished)), ..self.chunk(vec![last]) };
         let mut frames = data(&last);
         if self.include_usage {
-            frames += &data(&Completion { usage: Some(wire::usage(finished)), ..self.chunk(Vec::new()) });
+            frames += &data(&Completion { usage: Some(Some(wire::usage(finished))), ..self.chunk(Vec::new()) });
         }
         frames + DONE
     }
@@ -96,7 +96,8 @@ impl Chunks {
     }
 
     fn chunk(&self, choices: Vec<Choice>) -> Completion {
-        self.head.completion(if self.head.chat { "chat.completion.chunk" } else { "text_completion" }, choices)
+        let object = if self.head.chat { "chat.completion.chunk" } else { "text_completion" };
+        Completion { usage: self.include_usage.then_some(None), ..self.head.completion(object, choices) }
     }
 }
 
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn a_chat_streams_role_pieces_reason_usage_done() {
         let got = stream(true, true, events());
-        let chunk = |choices: Value| json!({"id": "id", "object": "chat.completion.chunk", "created": 9, "model": "m", "choices": choices});
+        let chunk = |choices: Value| json!({"id": "id", "object": "chat.completion.chunk", "created": 9, "model": "m", "choices": choices, "usage": null});
         let piece =
             |delta: Value| chunk(json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": null}]));
         assert_eq!(got[0], piece(json!({"role": "assistant", "content": ""})));
@@ -155,6 +156,7 @@ mod tests {
         assert!(got[..3].iter().all(|chunk| chunk["object"] == "text_completion"));
         assert_eq!(got[0]["choices"][0], json!({"index": 0, "text": "a", "logprobs": null, "finish_reason": null}));
         assert_eq!(got[2]["choices"][0]["finish_reason"], "stop");
+        assert!(got[..3].iter().all(|chunk| chunk.get("usage").is_none()));
         assert_eq!(got[3..], ["[DONE]"]);
     }
 

@@ -72,7 +72,7 @@ fn completion(head: &Head, text: String, finished: &Finished) -> Completion {
     }
     let object = if head.chat { "chat.completion" } else { "text_completion" };
     Completion {
-        usage: Some(wire::usage(finished)),
+        usage: Some(Some(wire::usage(finished))),
         specula: Some(wire::report(finished)),
         ..head.completion(object, vec![choice])
     }

@@ -70,7 +70,11 @@ fn rounds_add_up_to_the_answer() {
     let sum = |field: &str| rounds.iter().map(|round| round[field].as_u64().expect("a count")).sum::<u64>();
     let report = &got.answer.report;
     assert_eq!((rounds.len() as u64, sum("accepted"), sum("window")), (report.rounds, report.accepted, report.drafted));
-    assert_eq!(got.tokens.len() as u64, report.rounds + report.accepted, "a round adds one token to those accepted");
+    let (_, all_but_last) = rounds.split_last().expect("at least one round");
+    for round in all_but_last {
+        let tokens = round["tokens"].as_array().expect("tokens").len() as u64;
+        assert_eq!(round["accepted"], tokens - 1, "one token of the target's follows those accepted");
+    }
     let tokens = rounds.iter().flat_map(|round| round["tokens"].as_array().expect("tokens"));
     let text: String = tokens.map(|token| token["text"].as_str().expect("text")).collect();
     assert_eq!(text, got.answer.text);
@@ -111,7 +115,7 @@ fn refusals_name_field_bound_and_value() {
         (&["--text", "x"], &["--prompt", "--text"]),
         (&["--speed", "9"], &["--speed"]),
     ] {
-        let told = refused(&[&["--prompt", "x", "--max-tokens=1"], args].concat());
+        let told = refused(&[&["--prompt", "x"], args].concat());
         for name in named {
             assert!(told.contains(name), "{args:?}: `{name}` is not named in {told}");
         }

@@ -26,6 +26,13 @@ impl Exposition {
         self.value(&format!("{family}{{method=\"{method}\"}}"))
     }
 
+    /// Sum of a family's samples that bear a label, as it is written.
+    pub fn sum(&self, family: &str, label: &str) -> f64 {
+        let samples =
+            self.0.iter().filter(|(name, _)| name.starts_with(&format!("{family}{{")) && name.contains(label));
+        samples.map(|(_, value)| value).sum()
+    }
+
     /// Generations that run.
     pub fn running(&self) -> f64 {
         self.value("specula_generations_running")

@@ -69,9 +69,34 @@ impl Socket {
         }
     }
 
+    /// Reads the generations with the ids `0` to `count - 1` to their ends, which must not be errors.
+    pub async fn finish_all(&mut self, count: usize) -> Vec<Answer> {
+        let mut texts = vec![String::new(); count];
+        let mut answers = vec![None; count];
+        while answers.iter().any(Option::is_none) {
+            match self.next().await {
+                ServerFrame::Started { .. } => {}
+                ServerFrame::Round { id, tokens, .. } => {
+                    texts[index(&id)].extend(tokens.iter().map(|token| token.text.as_str()));
+                }
+                ServerFrame::Finished { id, reason, usage, specula } => {
+                    let text = std::mem::take(&mut texts[index(&id)]);
+                    let answer = Answer { text, finish_reason: reason, usage: Some(usage), report: *specula };
+                    answers[index(&id)] = Some(answer);
+                }
+                error @ ServerFrame::Error { .. } => panic!("{error:?}"),
+            }
+        }
+        answers.into_iter().flatten().collect()
+    }
+
     /// Asks for a generation and reads it to its end, which must not be an error.
     pub async fn answer(&mut self, request: &Value) -> Answer {
         self.generate("only", request).await;
         self.finish("only").await.unwrap_or_else(|error| panic!("{error:?}"))
     }
+}
+
+fn index(id: &str) -> usize {
+    id.parse().expect("the ids asked for are numbers")
 }

@@ -5,8 +5,10 @@ use serde_json::json;
 use specula_protocol::{ModelList, Report};
 use specula_tests::{Answer, CHAT, METHODS, Server, bans_the_end, question, until, with};
 
-/// Counters by method, with what a report says of them.
-const COUNTERS: [(&str, fn(&Report) -> u64); 11] = [
+/// A counter by method, and what a report says of it.
+type Counter = (&'static str, fn(&Report) -> u64);
+
+const COUNTERS: [Counter; 11] = [
     ("specula_rounds_total", |r| r.rounds),
     ("specula_drafted_tokens_total", |r| r.drafted),
     ("specula_accepted_tokens_total", |r| r.accepted),

@@ -8,6 +8,7 @@ use specula_protocol::GenerateRequest;
 use crate::app::App;
 use crate::decode::decode;
 use crate::errors::{Fault, clip};
+use crate::json;
 use crate::seam::{Engine, EventStream, Request};
 use crate::wire::{self, invalid};
 
@@ -37,7 +38,7 @@ pub(crate) struct Admitted {
 
 /// Decodes, checks and admits what an HTTP client sent.
 pub(crate) async fn admit_text(app: &App, endpoint: Endpoint, text: String) -> Result<Admitted, Fault> {
-    let prepared = app.off_thread(move |engine| prepare(engine, endpoint, serde_json::from_str(&text)?)).await??;
+    let prepared = app.off_thread(move |engine| prepare(engine, endpoint, json::parse(&text)?)).await??;
     submit(app, prepared)
 }
 

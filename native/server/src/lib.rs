@@ -14,6 +14,7 @@ mod decode;
 mod errors;
 mod gate;
 mod generation;
+mod json;
 mod metrics;
 mod origin;
 mod patient;

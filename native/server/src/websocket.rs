@@ -19,6 +19,7 @@ use crate::app::{App, Phase};
 use crate::connections::Slot;
 use crate::errors::{Fault, clip};
 use crate::generation::admit_value;
+use crate::json;
 use crate::wire;
 
 /// Longest `id` in bytes: it is sent back with every round.
@@ -219,7 +220,7 @@ struct FrameFault {
 /// serde's flattened structs take unknown fields in silence.
 fn read_frame(text: &str) -> Result<Frame, FrameFault> {
     let nameless = |fault: Fault| FrameFault { id: None, fault };
-    let mut fields = match serde_json::from_str(text).map_err(|e| nameless(e.into()))? {
+    let mut fields = match json::parse(text).map_err(|e| nameless(e.into()))? {
         Value::Object(fields) => fields,
         _ => return Err(nameless(wire::invalid("", "a frame must be an object".into()).into())),
     };

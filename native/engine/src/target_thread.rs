@@ -1,7 +1,9 @@
 //! The thread that owns the target: takes admitted generations and gives each running one a turn in order.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,35 +37,49 @@ pub(crate) struct TargetThread {
 
 /// Runs until every handle of the engine is gone and nothing is left to do.
 pub(crate) fn run(thread: TargetThread) {
+    let mut waiting = VecDeque::new();
     let mut running: Vec<Sequence> = Vec::new();
     let mut next_id = 0;
     let mut parked = false;
     loop {
-        while running.len() < thread.max_running {
-            let admitted = match (running.is_empty(), parked) {
-                (true, _) => thread.admitted.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                (false, true) => thread.admitted.recv_timeout(PARKED),
-                (false, false) => thread.admitted.try_recv().map_err(|_| RecvTimeoutError::Timeout),
-            };
-            match admitted {
-                Ok(admitted) => {
-                    next_id += 1;
-                    running.extend(thread.begin(admitted, next_id));
-                    parked = false;
-                }
-                Err(RecvTimeoutError::Disconnected) if running.is_empty() => return,
-                Err(_) => break,
-            }
+        let idle = running.is_empty() && waiting.is_empty();
+        if !thread.gather(&mut waiting, idle, parked) {
+            return;
         }
-        if parked && running.len() == thread.max_running {
-            std::thread::sleep(PARKED);
+        let may_begin = |w: &Admitted, running: usize| {
+            // Who cancelled while waiting needs no place: the first turn tells the end.
+            running < thread.max_running || w.channel.cancelled.load(Ordering::Relaxed)
+        };
+        while let Some(i) = waiting.iter().position(|w| may_begin(w, running.len())) {
+            next_id += 1;
+            running.extend(waiting.remove(i).and_then(|admitted| thread.begin(admitted, next_id)));
         }
+        thread.update(|m| m.running = running.len() as u64);
         parked = thread.turns(&mut running);
         thread.update(|m| m.running = running.len() as u64);
     }
 }
 
 impl TargetThread {
+    /// Takes in what was admitted, waiting for it if there is nothing else to do, and lets go of those whose owner left: a
+    /// place in the queue must not be held until its turn comes. False once nothing can come any more.
+    fn gather(&self, waiting: &mut VecDeque<Admitted>, idle: bool, parked: bool) -> bool {
+        match (idle, parked) {
+            (true, _) => match self.admitted.recv() {
+                Ok(admitted) => waiting.push_back(admitted),
+                Err(_) => return false,
+            },
+            (false, true) => waiting.extend(self.admitted.recv_timeout(PARKED)),
+            (false, false) => {}
+        }
+        waiting.extend(self.admitted.try_iter());
+        let before = waiting.len();
+        waiting.retain(|w| !w.channel.events.is_closed());
+        let left = before - waiting.len();
+        self.update(|m| m.cancelled += left as u64);
+        true
+    }
+
     fn begin(&self, admitted: Admitted, id: u64) -> Option<Sequence> {
         let Admitted { request, ends, channel } = admitted;
         let events = channel.events.clone();

@@ -36,8 +36,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// A plugin for every request, as in `generate`.
-    #[arg(long = "plugin", value_name = "NAME[=JSON]")]
-    plugins: Vec<String>,
+    #[arg(long, value_name = "NAME[=JSON]")]
+    plugin: Vec<String>,
     /// Folder for answers.jsonl, summary.json and table.md.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         questions: prompts::questions(args.questions)?,
         max_tokens: args.max_tokens,
         seed: args.seed,
-        plugins: args.plugins.iter().map(|p| crate::generate::plugin_spec(p)).collect::<Result<_>>()?,
+        plugins: args.plugin.iter().map(|p| crate::generate::plugin_spec(p)).collect::<Result<_>>()?,
     };
     let answers = run::run(&engine, &plan)?;
     let summary = table::summarise(&engine, &plan, &answers);
@@ -76,7 +76,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         std::fs::write(folder.join("table.md"), markdown)?;
     }
     let differing: usize = summary.rows.iter().map(|r| r.differing).sum();
-    if differing > 0 && args.plugins.is_empty() {
+    if differing > 0 && args.plugin.is_empty() {
         bail!("{differing} answers differ from the method `none`");
     }
     Ok(())

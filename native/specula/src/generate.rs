@@ -69,8 +69,9 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     deterministic: bool,
     /// A plugin, with its configuration as JSON if it needs one: NAME or NAME={…}; repeatable.
-    #[arg(long = "plugin", value_name = "NAME[=JSON]")]
-    plugins: Vec<String>,
+    // Named unlike `EngineArgs::plugins`: clap tells arguments apart by field name, flattened or not.
+    #[arg(long, value_name = "NAME[=JSON]")]
+    plugin: Vec<String>,
     /// Print token ids, text, certificate and per-round statistics as JSON.
     #[arg(long)]
     json: bool,
@@ -132,7 +133,7 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest> {
             allocation: args.allocation.clone(),
         }),
         deterministic: Some(args.deterministic),
-        plugins: Some(args.plugins.iter().map(|p| plugin(p)).collect::<Result<_>>()?),
+        plugins: Some(args.plugin.iter().map(|p| plugin_choice(p)).collect::<Result<_>>()?),
         ..GenerateRequest::default()
     })
 }
@@ -144,7 +145,7 @@ pub(crate) fn plugin_spec(text: &str) -> Result<PluginSpec> {
     Ok(PluginSpec { name: name.to_owned(), config })
 }
 
-fn plugin(text: &str) -> Result<PluginChoice> {
+fn plugin_choice(text: &str) -> Result<PluginChoice> {
     let PluginSpec { name, config } = plugin_spec(text)?;
     Ok(PluginChoice { name, config: Some(config) })
 }

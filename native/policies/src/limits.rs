@@ -1,5 +1,6 @@
 //! What a plugin may cost. Each bound is named in the error that it causes. Fuel lasts about a nanosecond a unit, so every
-//! brake lies at several times its fuel: a verdict must not depend on how busy the machine is.
+//! brake lies at tens of times its fuel: a verdict must not depend on how busy the machine is, and a busy one was seen to
+//! keep a thread waiting for more than 25 ms in the middle of a call.
 
 /// Bounds on plugins, at upload and while they run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,10 +78,10 @@ impl Default for Limits {
             memory_bytes: 16 << 20,
             table_elements: 20_000,
             stack_bytes: 256 << 10,
-            open: Budget { fuel: 50_000_000, brake_ms: 200 },
-            adjust: Budget { fuel: 5_000_000, brake_ms: 25 },
-            judge: Budget { fuel: 1_000_000, brake_ms: 25 },
-            commit: Budget { fuel: 2_000_000, brake_ms: 25 },
+            open: Budget { fuel: 50_000_000, brake_ms: 1000 },
+            adjust: Budget { fuel: 5_000_000, brake_ms: 250 },
+            judge: Budget { fuel: 1_000_000, brake_ms: 250 },
+            commit: Budget { fuel: 2_000_000, brake_ms: 250 },
             commit_tokens: 512,
             transfer_bytes: 4 << 20,
             handles: 256,

@@ -44,6 +44,7 @@ impl Plugins {
         for row in &self.rows {
             let setting = PluginSetting { enabled: row.enabled.checked(), config: row.config.value() };
             row.config.set_hidden(!setting.enabled);
+            row.config.remove_attribute("aria-invalid").ok();
             settings.plugins.insert(row.name.clone(), setting);
         }
     }

@@ -57,12 +57,12 @@ impl Transcript {
         dom::set(&self.messages, "aria-busy", "false");
     }
 
-    /// Back to the empty state.
+    /// Back to the empty state, which is read from its beginning.
     pub(crate) fn clear(&mut self) {
         self.messages.set_text_content(None);
         self.settle();
         self.empty.set_hidden(false);
-        (self.follows, self.last_top) = (true, 0);
+        (self.follows, self.last_top) = (false, 0);
     }
 
     /// The frame was scrolled. Only moving up ends following: text may have grown below since the last own scroll.
@@ -126,7 +126,7 @@ impl Exchange {
 
 fn message(role: &str, heading: &str) -> HtmlElement {
     let message = dom::element("article", &format!("message {role}"));
-    dom::append(&message, &dom::text("h3", "unseen", heading));
+    dom::append(&message, &dom::text("h2", "unseen", heading));
     message
 }
 

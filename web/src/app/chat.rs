@@ -29,14 +29,14 @@ impl App {
             return Ok(false);
         }
         if !self.socket.is_open() {
-            self.banner.show(AWAY, false);
+            self.complain(AWAY);
             return Ok(false);
         }
         let messages = self.conversation.ask(question);
         let request = match self.settings.request(messages, &self.plugins.names(), &self.limits) {
             Ok(request) => Box::new(request),
             Err(invalid) => {
-                self.banner.show(&invalid.message, false);
+                self.complain(&invalid.message);
                 self.open_panel(true);
                 controls::point_at(&invalid.id);
                 return Ok(false);
@@ -156,6 +156,11 @@ impl App {
         if let Some(Generation { question, exchange, .. }) = self.end(Ending::Failed, &facts::of_failure()) {
             self.failed = Some(Failed { question, exchange });
         }
+        self.complain(message);
+    }
+
+    /// The banner takes room from the messages, which then end below the reader's view.
+    pub(super) fn complain(&self, message: &str) {
         self.banner.show(message, self.failed.is_some());
         self.transcript.follow();
     }

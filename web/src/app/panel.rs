@@ -29,14 +29,14 @@ impl App {
                     self.meters.set_model(card);
                 }
             }
-            Err(reason) => self.banner.show(&reason, false),
+            Err(reason) => self.complain(&reason),
         }
     }
 
     pub(super) fn load(&mut self, plugins: Result<Vec<PluginCard>, String>) {
         match plugins {
             Ok(cards) => self.plugins.show(&cards, &self.settings),
-            Err(reason) => self.banner.show(&reason, false),
+            Err(reason) => self.complain(&reason),
         }
     }
 

@@ -174,7 +174,9 @@ impl Served {
     }
 
     fn verdict(&mut self, accepted: usize, next: TokenId, window: Option<usize>) {
-        let settled = self.attempt(LaneKind::DraftRollout, |d| {
+        // Without a rollout the verdict is part of serial drafting.
+        let kind = if window.is_some() { LaneKind::DraftRollout } else { LaneKind::DraftSerial };
+        let settled = self.attempt(kind, |d| {
             while d.awaits_rollouts() {
                 d.roll_out()?;
             }

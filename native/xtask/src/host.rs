@@ -10,7 +10,7 @@ use crate::files;
 /// `target/release/specula`.
 pub(crate) fn build() -> Result<()> {
     eprintln!("==> host: target/release/specula (the first build takes some minutes)");
-    cargo(&["build", "--release", "-p", "specula"])
+    cargo(&["build", "--release"])
 }
 
 /// Runs the server until it ends; its exit code becomes ours.

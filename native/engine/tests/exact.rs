@@ -1,0 +1,97 @@
+//! The promise on the embedded pair: token for token what the target alone gives, whatever speculates. The full matrix is
+//! `specula bench`'s business; this is a dozen questions of it.
+
+mod common;
+
+use std::sync::LazyLock;
+
+use common::{ask, engine, generate, plugin, questions};
+use serde_json::json;
+use specula_engine::{Engine, RequestSpec};
+
+/// One for all tests of this file: two of them at once would fight for the cores.
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| engine(4));
+
+type Change = fn(&mut RequestSpec);
+
+const METHODS: [(&str, Change); 6] = [
+    ("sps", |_| ()),
+    ("lookup", |_| ()),
+    ("lookup", |spec| spec.speculation.window = Some(12)),
+    ("mirror", |_| ()),
+    ("mirror", |spec| {
+        spec.speculation.window = Some(7);
+        spec.speculation.branch_budget = Some(16);
+        spec.speculation.roots = Some("exit".into());
+    }),
+    ("mirror", |spec| {
+        spec.speculation.window = Some(2);
+        spec.speculation.roots = Some("draft".into());
+        spec.speculation.allocation = Some("per-row".into());
+        spec.deterministic = true;
+    }),
+];
+
+/// Each question at each temperature, every method against `none`. Returns the tokens compared.
+fn compare(questions: &[String], change: Change) -> usize {
+    let mut compared = 0;
+    for (i, question) in questions.iter().enumerate() {
+        let temperature = [0.0, 0.7, 1.0][i % 3];
+        let asked = |method: &str| {
+            let mut spec = ask(&ENGINE, question, method);
+            spec.temperature = Some(temperature);
+            spec.seed = Some(i as u64);
+            change(&mut spec);
+            spec
+        };
+        let plain = generate(&ENGINE, &asked("none"));
+        for (method, settings) in METHODS {
+            let mut spec = asked(method);
+            settings(&mut spec);
+            let said = generate(&ENGINE, &spec);
+            let what = format!("{:?}, temperature {temperature}, `{question}`", spec.speculation);
+            assert_eq!(said.tokens(), plain.tokens(), "{what}");
+            assert_eq!(said.text(), plain.text(), "{what}");
+            assert_eq!(said.finished.reason, plain.finished.reason, "{what}");
+            assert_eq!(said.finished.completion_tokens, plain.finished.completion_tokens, "{what}");
+            assert!(said.finished.report.lossless(), "{what}");
+            compared += said.tokens().len();
+        }
+    }
+    compared
+}
+
+#[test]
+fn every_method_gives_the_targets_own_text() {
+    assert!(compare(&questions(12), |_| ()) > 1000);
+}
+
+#[test]
+fn with_every_sampling_parameter_and_a_sampling_plugin() {
+    let compared = compare(&questions(6), |spec| {
+        spec.top_k = Some(40);
+        spec.top_p = Some(0.9);
+        spec.min_p = Some(0.01);
+        spec.logit_bias = vec![(300, 2.0), (301, -100.0)];
+        spec.repetition_penalty = Some(1.1);
+        spec.presence_penalty = Some(0.2);
+        spec.frequency_penalty = Some(0.3);
+        spec.stop = vec!["never in the text".into(), ". ".into()];
+        spec.plugins = vec![plugin("min-p", json!({"min_p": 0.05}))];
+    });
+    assert!(compared > 100, "{compared}");
+}
+
+/// Neighbours take turns round by round; nobody's text depends on them.
+#[test]
+fn neighbours_do_not_matter() {
+    let specs: Vec<RequestSpec> = questions(4)
+        .iter()
+        .zip(["mirror", "sps", "lookup", "mirror"])
+        .map(|(question, method)| ask(&ENGINE, question, method))
+        .collect();
+    let alone: Vec<Vec<u32>> = specs.iter().map(|spec| generate(&ENGINE, spec).tokens()).collect();
+    let streams: Vec<_> = specs.iter().map(|spec| common::submit(&ENGINE, spec)).collect();
+    let together: Vec<Vec<u32>> = streams.into_iter().map(|stream| common::listen(stream).tokens()).collect();
+    assert_eq!(together, alone);
+}

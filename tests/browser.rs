@@ -94,12 +94,13 @@ async fn what_is_impossible_is_said_and_can_be_mended() {
     assert_eq!(browser.complaints().await, [Value::Null; 0]);
 }
 
-/// A browser whose page has found its server.
+/// A browser whose page has found its server, with all settings in sight.
 async fn connected(server: &Server) -> Browser {
     let browser = Browser::open(server).await;
     browser.until("document.querySelector('#connection').dataset.state === 'connected'").await;
     browser.until("document.querySelector('#method').value === 'mirror'").await;
     browser.until("document.querySelector('#plugin-min-p') !== null").await;
+    browser.click("#settings summary").await;
     browser
 }
 

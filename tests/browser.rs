@@ -20,6 +20,11 @@ async fn a_question_is_answered_as_by_the_api() {
     let first = ask(&browser, &asked[0], 1).await;
     let mut history = vec![said("user", &asked[0])];
     assert_eq!(first, answer(&server, &history).await);
+
+    // The second turn has the first as its history.
+    history.extend([said("assistant", &first), said("user", &asked[1])]);
+    assert_eq!(ask(&browser, &asked[1], 2).await, answer(&server, &history).await);
+
     let origins =
         browser.value("[...new Set([...document.querySelectorAll('.token')].map(t => t.dataset.origin))]").await;
     let origins: Vec<&str> = origins.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
@@ -30,10 +35,6 @@ async fn a_question_is_answered_as_by_the_api() {
     }
     assert!(browser.value(LANES_COLOURS).await.as_u64() > Some(2), "the lanes of both devices are drawn");
     browser.screenshot("answer-1280").await;
-
-    // The second turn has the first as its history.
-    history.extend([said("assistant", &first), said("user", &asked[1])]);
-    assert_eq!(ask(&browser, &asked[1], 2).await, answer(&server, &history).await);
     browser.resize(390, 844).await;
     browser.screenshot("answer-390").await;
     let overflow = "document.documentElement.scrollWidth > document.documentElement.clientWidth";

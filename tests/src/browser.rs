@@ -116,8 +116,9 @@ impl Drop for Browser {
         let farewell = || -> std::io::Result<()> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.driver.port))?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            write!(stream, "DELETE /session/{} HTTP/1.0\r\nhost: localhost\r\n\r\n", self.session)?;
-            stream.read_to_end(&mut Vec::new()).map(|_| ())
+            write!(stream, "DELETE /session/{} HTTP/1.1\r\nhost: localhost\r\n\r\n", self.session)?;
+            // It answers once the browser is gone; it keeps the connection.
+            stream.read_exact(&mut [0; 12])
         };
         farewell().ok();
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use specula_engine::{Engine, Event, PluginSpec, Report, RequestSpec};
+use specula_engine::{Engine, Event, LaneKind, PluginSpec, Report, RequestSpec, Round};
 
 use super::Contender;
 
@@ -25,6 +25,16 @@ pub(crate) struct Answer {
     pub(crate) question: usize,
     pub(crate) tokens: Vec<u32>,
     pub(crate) report: Report,
+    pub(crate) passes: Vec<Pass>,
+    /// The draft's serial drafting, in microseconds.
+    pub(crate) serial_draft_us: u64,
+}
+
+/// One pass of the target.
+pub(crate) struct Pass {
+    /// Last committed token and window.
+    pub(crate) rows: usize,
+    pub(crate) micros: u64,
 }
 
 impl Answer {
@@ -87,15 +97,30 @@ fn ask(engine: &Engine, plan: &Plan, (contender, temperature, question): (usize,
     };
     let mut events = engine.submit(engine.check(spec)?)?;
     let mut tokens = Vec::new();
+    let mut passes = Vec::new();
+    let mut serial_draft_us = 0;
     while let Some(event) = events.blocking_next() {
         match event {
             Event::Started(_) => {}
-            Event::Round(round) => tokens.extend(round.tokens.iter().map(|t| t.id)),
+            Event::Round(round) => {
+                tokens.extend(round.tokens.iter().map(|t| t.id));
+                let target = [LaneKind::TargetPrefix, LaneKind::Exit, LaneKind::TargetSuffix];
+                passes.push(Pass { rows: round.window + 1, micros: time_in(&round, &target) });
+                // The first proposal tells of the draft's prefill too.
+                if passes.len() > 1 {
+                    serial_draft_us += time_in(&round, &[LaneKind::DraftSerial]);
+                }
+            }
             Event::Finished(finished) => {
-                return Ok(Answer { contender, temperature, question, tokens, report: finished.report });
+                let report = finished.report;
+                return Ok(Answer { contender, temperature, question, tokens, report, passes, serial_draft_us });
             }
             Event::Failed(failure) => bail!(failure),
         }
     }
     bail!("the engine ended an answer without saying why")
+}
+
+fn time_in(round: &Round, lanes: &[LaneKind]) -> u64 {
+    round.lanes.iter().filter(|span| lanes.contains(&span.kind)).map(|span| span.end_us - span.start_us).sum()
 }

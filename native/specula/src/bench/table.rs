@@ -1,5 +1,6 @@
 //! Sums answers up: one row per temperature and contender, with the profile that explains it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -17,7 +18,18 @@ pub(crate) struct Summary {
     pub(crate) max_tokens: u64,
     pub(crate) seed: u64,
     pub(crate) plugins: Vec<String>,
-    pub(crate) rows: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) row_costs: Vec<RowCost>,
+    /// Serial drafting per draft token, over all methods that draft serially.
+    pub(crate) draft_token_ms: Option<f64>,
+}
+
+/// What a pass of the target costs by the number of its rows, over all methods.
+#[derive(Debug, Serialize)]
+pub(crate) struct RowCost {
+    pub(crate) rows: usize,
+    pub(crate) passes: usize,
+    pub(crate) median_ms: f64,
 }
 
 /// One contender at one temperature. Times are milliseconds per round unless said.
@@ -45,12 +57,14 @@ pub(crate) struct Line {
     pub(crate) lossless: bool,
     /// Answers that differ from the method `none`.
     pub(crate) differing: usize,
+    /// Of those, answers that claim to be lossless.
+    pub(crate) broken: usize,
     pub(crate) answers: usize,
 }
 
 pub(crate) fn summarise(engine: &Engine, plan: &Plan, answers: &[Answer]) -> Summary {
     let facts = engine.facts();
-    let rows = (0..plan.temperatures.len())
+    let lines = (0..plan.temperatures.len())
         .flat_map(|t| (0..plan.contenders.len()).map(move |c| (t, c)))
         .map(|(t, c)| line(plan, answers, t, c))
         .collect();
@@ -62,8 +76,32 @@ pub(crate) fn summarise(engine: &Engine, plan: &Plan, answers: &[Answer]) -> Sum
         max_tokens: plan.max_tokens,
         seed: plan.seed,
         plugins: plan.plugins.iter().map(|p| p.name.clone()).collect(),
-        rows,
+        lines,
+        row_costs: row_costs(answers),
+        draft_token_ms: draft_token_ms(plan, answers),
     }
+}
+
+fn row_costs(answers: &[Answer]) -> Vec<RowCost> {
+    let mut by_rows: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    for pass in answers.iter().flat_map(|answer| &answer.passes) {
+        by_rows.entry(pass.rows).or_default().push(pass.micros);
+    }
+    let cost = |(rows, mut micros): (usize, Vec<u64>)| {
+        micros.sort_unstable();
+        RowCost { rows, passes: micros.len(), median_ms: micros[micros.len() / 2] as f64 / 1e3 }
+    };
+    by_rows.into_iter().map(cost).collect()
+}
+
+/// Only `sps` drafts every window serially, so only there all draft tokens come from what was measured.
+fn draft_token_ms(plan: &Plan, answers: &[Answer]) -> Option<f64> {
+    let serial = answers.iter().filter(|a| plan.contenders[a.contender].settings.method.as_deref() == Some("sps"));
+    let (micros, tokens) = serial.fold((0, 0), |(micros, tokens), a| {
+        let later: usize = a.passes.iter().skip(1).map(|pass| pass.rows - 1).sum();
+        (micros + a.serial_draft_us, tokens + later)
+    });
+    (tokens > 0).then(|| micros as f64 / tokens as f64 / 1e3)
 }
 
 fn line(plan: &Plan, answers: &[Answer], temperature: usize, contender: usize) -> Line {
@@ -95,6 +133,7 @@ fn line(plan: &Plan, answers: &[Answer], temperature: usize, contender: usize) -
         rendezvous_ms: per_round(sums.rendezvous_us),
         lossless: of(contender).all(|a| a.report.lossless()),
         differing: of(contender).filter(differs).count(),
+        broken: of(contender).filter(differs).filter(|a| a.report.lossless()).count(),
         answers: of(contender).count(),
     }
 }
@@ -116,7 +155,7 @@ pub(crate) fn markdown(summary: &Summary) -> String {
     out.push_str("| temperature | method | tokens/s | speedup | acceptance length | hits | coverage | pass ms | of it exit | accept ms | exposed draft ms | hidden draft ms | rendezvous ms | differing answers |\n");
     out.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
     let percent = |share: Option<f64>| share.map_or("-".to_owned(), |s| format!("{:.0} %", s * 100.0));
-    for r in &summary.rows {
+    for r in &summary.lines {
         let _ = writeln!(
             out,
             "| {} | {} | {:.1} | {:.2} | {:.2} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.3} | {} of {} |",
@@ -136,6 +175,13 @@ pub(crate) fn markdown(summary: &Summary) -> String {
             r.differing,
             r.answers,
         );
+    }
+    out.push_str("\n| rows of a pass | passes | median ms |\n|---|---|---|\n");
+    for cost in &summary.row_costs {
+        let _ = writeln!(out, "| {} | {} | {:.2} |", cost.rows, cost.passes, cost.median_ms);
+    }
+    if let Some(ms) = summary.draft_token_ms {
+        let _ = writeln!(out, "\nSerial drafting: {ms:.2} ms per draft token.");
     }
     out
 }

@@ -1,5 +1,6 @@
 //! `specula serve`: until SIGTERM or Ctrl-C, then a drain.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     if !args.listen.ip().is_loopback() && !args.insecure {
         bail!(
             "--listen {}: anyone who reaches this address could use the server, and there are no keys; \

@@ -38,7 +38,10 @@ pub(crate) fn tiers() -> Vec<(&'static str, String)> {
     let browser = BROWSERS.iter().find_map(|name| toolchain::on_path(name));
     let browser = match browser {
         Some(path) => format!("runs, with {}", path.display()),
-        None => format!("skipped: none of {} on the path", BROWSERS.join(", ")),
+        None => format!(
+            "fails: none of {} on the path (Debian: apt-get install chromium chromium-driver)",
+            BROWSERS.join(", ")
+        ),
     };
     vec![
         ("units", "runs".to_owned()),

@@ -147,7 +147,13 @@ pub(crate) enum Drafts {
 }
 
 /// Generates `count` tokens after `prompt`. `Drafts::Chain(0)` is plain decoding.
-pub(crate) fn decode(vocab: usize, sampling: &Sampling, count: usize, drafts: Drafts, wrong: Option<Wrong>) -> Vec<TokenId> {
+pub(crate) fn decode(
+    vocab: usize,
+    sampling: &Sampling,
+    count: usize,
+    drafts: Drafts,
+    wrong: Option<Wrong>,
+) -> Vec<TokenId> {
     let prompt = [1, 2, 3];
     let mut text = prompt.to_vec();
     let mut target = Toy::new(vocab, 0.0);

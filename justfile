@@ -1,0 +1,29 @@
+# Thin recipes over `cargo xtask`.
+
+# List recipes
+default:
+    @just --list
+
+# Build plugins, page and host
+build:
+    cargo xtask build
+
+# Build and serve on http://127.0.0.1:8080
+serve *args:
+    cargo xtask serve {{args}}
+
+# Build, then all tests
+test *args:
+    cargo xtask test {{args}}
+
+# Formatting and clippy
+lint:
+    cargo xtask lint
+
+# What this machine can build and test
+doctor:
+    cargo xtask doctor
+
+# Methods against each other on the validation prompts
+bench *args: build
+    target/release/specula bench {{args}}

@@ -1,6 +1,5 @@
 //! Reads a request's JSON body: its type, its size counted while it arrives, its time.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Buf;
@@ -16,10 +15,42 @@ pub(crate) struct BodyLimits {
     pub(crate) time: Duration,
 }
 
+/// How much of a refused body is still taken and thrown away, in bodies of the greatest size, and for how long.
+const LINGER_BODIES: usize = 16;
+const LINGER_TIME: Duration = Duration::from_secs(5);
+
 /// The body's text.
-pub(crate) async fn read_json<B: Buf, E>(
+///
+/// The rest of a refused body is read and thrown away beside the answer, within bounds: a client that writes all before it
+/// reads would otherwise find the connection broken, and no answer.
+pub(crate) async fn read_json<B, S, E>(headers: &HeaderMap, body: S, limits: BodyLimits) -> Result<String, Fault>
+where
+    B: Buf + Send + 'static,
+    S: Stream<Item = Result<B, E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let mut body = Box::pin(body);
+    let text = read_text(headers, &mut body, limits).await;
+    let over = matches!(text, Ok(_) | Err(Fault::BodyTimeout { .. } | Fault::BodyBroken));
+    // Who waits for `100 Continue` has sent nothing yet, and reading would ask for it.
+    if !over && !headers.contains_key(header::EXPECT) {
+        tokio::spawn(tokio::time::timeout(LINGER_TIME, discard(body, limits.bytes.saturating_mul(LINGER_BODIES))));
+    }
+    text
+}
+
+async fn discard<B: Buf, E>(mut body: impl Stream<Item = Result<B, E>> + Unpin, mut limit_bytes: usize) {
+    while let Some(Ok(part)) = body.next().await {
+        match limit_bytes.checked_sub(part.remaining()) {
+            Some(left) => limit_bytes = left,
+            None => return,
+        }
+    }
+}
+
+async fn read_text<B: Buf, E>(
     headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, E>>,
+    body: &mut (impl Stream<Item = Result<B, E>> + Unpin),
     limits: BodyLimits,
 ) -> Result<String, Fault> {
     require_json(headers)?;
@@ -27,8 +58,7 @@ pub(crate) async fn read_json<B: Buf, E>(
     if announced.is_some_and(|length| length > limits.bytes as u64) {
         return Err(Fault::BodyTooLarge { limit_bytes: limits.bytes });
     }
-    let all = collect(body, limits.bytes);
-    let bytes = tokio::time::timeout(limits.time, all).await;
+    let bytes = tokio::time::timeout(limits.time, collect(body, limits.bytes)).await;
     let bytes = bytes.map_err(|_| Fault::BodyTimeout { limit: limits.time })??;
     String::from_utf8(bytes).map_err(|e| Fault::NotUtf8 { at: e.utf8_error().valid_up_to() })
 }
@@ -42,8 +72,10 @@ fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
     }
 }
 
-async fn collect<B: Buf, E>(body: impl Stream<Item = Result<B, E>>, limit_bytes: usize) -> Result<Vec<u8>, Fault> {
-    let mut body = pin!(body);
+async fn collect<B: Buf, E>(
+    body: &mut (impl Stream<Item = Result<B, E>> + Unpin),
+    limit_bytes: usize,
+) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     while let Some(part) = body.next().await {
         let mut part = part.map_err(|_| Fault::BodyBroken)?;

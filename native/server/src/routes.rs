@@ -104,11 +104,11 @@ fn generate(app: &Arc<App>, endpoint: Endpoint) -> BoxedFilter<(Response,)> {
     parts.then(handler).boxed()
 }
 
-async fn completions<B: Buf>(
+async fn completions<B: Buf + Send + 'static>(
     app: &App,
     endpoint: Endpoint,
     headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, warp::Error>>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, Fault> {
     let text = read_json(headers, body, app.body_limits()).await?;
     let Admitted { events, delivery } = admit_text(app, endpoint, text).await?;

@@ -25,6 +25,8 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     let mut bindgen = Bindgen::new();
     // The library, unlike the command-line tool, leaves out the default path, without which `init()` finds no module.
     bindgen.input_path(module).out_name("page").typescript(false).omit_default_module_path(false).web(true)?;
+    // Names of functions serve a debugger only, and are half of the file.
+    bindgen.remove_name_section(true);
     bindgen.generate(&generated).with_context(|| format!("generate JavaScript for {}", module.display()))?;
 
     let mut page = files::read_folder(&generated)?;

@@ -62,6 +62,36 @@ async fn a_chunked_body_is_counted_while_it_arrives() {
     for _ in 0..3 {
         stream.write_all(b"8\r\n        \r\n").await.expect("sent");
     }
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer before the body ends");
+    assert_eq!(&status, b"HTTP/1.1 413");
+}
+
+#[tokio::test]
+async fn a_client_that_writes_all_before_it_reads_gets_its_refusal() {
+    let server = start(|config| config.max_body_bytes = 1 << 20).await;
+    let body = " ".repeat(8 << 20);
+    for kind in ["application/json", "text/plain"] {
+        let mut stream = server.connect().await;
+        let head = format!(
+            "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream.write_all(body.as_bytes()).await.expect("the server takes the body it refuses");
+        let status = if kind == "text/plain" { 415 } else { 413 };
+        assert_eq!(read_answer(stream).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_refused_before_it_sends() {
+    let server = start(|config| config.max_body_bytes = 16).await;
+    let mut stream = server.connect().await;
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                expect: 100-continue\r\nconnection: close\r\ncontent-length: 17\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
     assert_eq!(read_answer(stream).await.status, 413);
 }
 

@@ -72,8 +72,7 @@ impl Running {
         let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let head = format!("{line} HTTP/1.0\r\n{host}{length}{headers}\r\n");
         stream.write_all(head.as_bytes()).await.expect("sent");
-        // A server that refuses a body early may already have closed its side.
-        stream.write_all(body).await.ok();
+        stream.write_all(body).await.expect("sent");
         read_answer(stream).await
     }
 

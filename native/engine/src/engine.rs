@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use specula_decoding::branches::Allocation;
 use specula_decoding::{EndConditions, Ends, TokenBytes, TokenId};
-use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Session, Tokenizer};
+use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Session, Tokenizer, check_pair};
 use specula_policies::{ModelInfo, Registry};
 use tokio::sync::mpsc;
 
@@ -167,7 +167,7 @@ impl Engine {
     pub fn start(config: EngineConfig) -> Result<Self, StartError> {
         let EngineConfig { target, draft, plugins, default_method, max_running, max_waiting, cores } = config;
         if let Some(draft) = &draft {
-            check_pair(&target, draft)?;
+            check_pair(&target, draft).map_err(StartError)?;
         }
         let facts = facts(&target, draft.as_ref(), default_method)?;
         let metrics = Arc::new(Mutex::new(Metrics {
@@ -253,7 +253,7 @@ impl Engine {
     /// Names the field.
     pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, RequestError> {
         let refuse = |message| RequestError { field: "prompt".into(), code: "bad_prompt", message };
-        self.shared.tokenizer.encode_text(text).map_err(refuse)
+        self.shared.tokenizer.encode_prompt(text).map_err(refuse)
     }
 
     /// Checks a request against the model and its limits, and opens its plugins.
@@ -359,22 +359,6 @@ pub struct PluginFacts {
 fn factory(model: &LoadedModel) -> ModelFactory {
     let transformer = model.transformer.clone();
     Arc::new(move || Ok(Box::new(Session::new(transformer.clone())?)))
-}
-
-/// A draft token means the same to both models only if the vocabularies are the same.
-fn check_pair(target: &LoadedModel, draft: &LoadedModel) -> Result<(), StartError> {
-    let (a, b) = (&target.tokenizer.bytes().0, &draft.tokenizer.bytes().0);
-    let refuse =
-        |why: String| Err(StartError(format!("draft `{}` does not fit target `{}`: {why}", draft.name, target.name)));
-    if let Some(id) = a.iter().zip(b).position(|(x, y)| x != y) {
-        let (x, y) = (String::from_utf8_lossy(&a[id]), String::from_utf8_lossy(&b[id]));
-        return refuse(format!("token {id} is `{x}` for the target and `{y}` for the draft"));
-    }
-    let sizes = (target.transformer.config().vocab_size, draft.transformer.config().vocab_size);
-    if a.len() != b.len() || sizes.0 != sizes.1 {
-        return refuse(format!("vocabularies of {} and {} entries", sizes.0, sizes.1));
-    }
-    Ok(())
 }
 
 fn facts(

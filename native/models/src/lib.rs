@@ -7,8 +7,10 @@
 mod attention;
 mod cache;
 mod config;
+mod gguf;
 mod linear;
 mod load;
+mod pair;
 mod session;
 mod template;
 mod threads;
@@ -16,8 +18,9 @@ mod tokenizer;
 mod transformer;
 mod weights;
 
-pub use config::ModelConfig;
+pub use config::{Architecture, ModelConfig};
 pub use load::{LoadError, LoadedModel};
+pub use pair::check_pair;
 pub use session::{PREFILL_ROWS, Session};
 pub use template::{ChatMessage, ChatTemplate, TemplateError};
 pub use threads::{ModelThread, limit_candle_threads};

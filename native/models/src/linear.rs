@@ -1,42 +1,73 @@
 //! Matrix products whose rows do not depend on how many rows are computed at once.
 
-use candle_core::quantized::QMatMul;
+use candle_core::quantized::{GgmlDType, QMatMul};
 use candle_core::{Module, Result, Tensor};
 
-/// `y = x Wᵀ` for `x` `[L, in]`.
-pub(crate) enum Linear {
-    /// Quantised weights: candle's kernels are row-invariant as they are (int8 dot products over blocks).
-    Quantized(QMatMul),
-    /// f32 weights, stored `[out, in]`.
+/// `y = x Wᵀ + b` for `x` `[L, in]`.
+pub(crate) struct Linear {
+    weights: Weights,
+    bias: Option<Tensor>,
+}
+
+enum Weights {
+    Quantised(QMatMul),
+    /// f32, stored `[out, in]`.
     Dense(Tensor),
 }
 
-/// Rows of one f32 product. gemm picks its kernel and blocking by the number of rows, which changes the order of sums;
-/// with a constant number of rows every row goes through the same kernel.
-const DENSE_ROWS: usize = 16;
+/// Rows of one product. gemm picks its kernel and blocking by the number of rows, which changes the order of sums; with
+/// a constant number of rows every row goes through the same kernel.
+const ROWS: usize = 16;
 
 impl Linear {
+    pub(crate) fn quantised(weights: QMatMul, bias: Option<Tensor>) -> Self {
+        Self { weights: Weights::Quantised(weights), bias }
+    }
+
+    pub(crate) fn dense(weights: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weights: Weights::Dense(weights), bias }
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Quantized(weights) => weights.forward(x),
-            Self::Dense(weights) => dense(x, &weights.t()?),
+        let product = match &self.weights {
+            Weights::Quantised(weights) => quantised(x, weights),
+            Weights::Dense(weights) => {
+                let weights_t = weights.t()?;
+                in_chunks(x, ROWS, |x| x.matmul(&weights_t))
+            }
+        }?;
+        match &self.bias {
+            Some(bias) => product.broadcast_add(bias),
+            None => Ok(product),
         }
     }
 }
 
-fn dense(x: &Tensor, weights_t: &Tensor) -> Result<Tensor> {
+/// Candle's kernels for blocks are row-invariant but for two that it picks by the number of rows: Q6_K has one of its
+/// own for a single row, Q4_K one from 32 rows on (on CPUs with AMX).
+fn quantised(x: &Tensor, weights: &QMatMul) -> Result<Tensor> {
+    let QMatMul::QTensor(tensor) = weights else { candle_core::bail!("a dense matrix among quantised ones") };
+    match tensor.dtype() {
+        GgmlDType::Q6K if x.dim(0)? == 1 => in_chunks(x, 2, |x| weights.forward(x)),
+        GgmlDType::Q4K => in_chunks(x, ROWS, |x| weights.forward(x)),
+        _ => weights.forward(x),
+    }
+}
+
+/// A product computed `size` rows at a time, the last ones filled up with zeros.
+fn in_chunks(x: &Tensor, size: usize, product: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
-    let mut parts = Vec::with_capacity(rows.div_ceil(DENSE_ROWS));
-    for from in (0..rows).step_by(DENSE_ROWS) {
-        let len = DENSE_ROWS.min(rows - from);
+    let mut parts = Vec::with_capacity(rows.div_ceil(size));
+    for from in (0..rows).step_by(size) {
+        let len = size.min(rows - from);
         let part = x.narrow(0, from, len)?;
-        let padded = if len == DENSE_ROWS {
+        let padded = if len == size {
             part
         } else {
-            let zeros = Tensor::zeros((DENSE_ROWS - len, width), x.dtype(), x.device())?;
+            let zeros = Tensor::zeros((size - len, width), x.dtype(), x.device())?;
             Tensor::cat(&[&part, &zeros], 0)?
         };
-        parts.push(padded.matmul(weights_t)?.narrow(0, 0, len)?);
+        parts.push(product(&padded)?.narrow(0, 0, len)?);
     }
     if parts.len() == 1 { parts[0].contiguous() } else { Tensor::cat(&parts, 0) }
 }

@@ -1,16 +1,17 @@
 //! Loads a model with its tokenizer and template: a GGUF file, the bytes of one, or a folder as Hugging Face has them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::quantized::gguf_file::Content;
-use candle_core::{DType, Device};
-use candle_transformers::quantized_var_builder::VarBuilder as GgufWeights;
+use candle_core::safetensors::MmapedSafetensors;
+use memmap2::Mmap;
 use serde_json::Value as Json;
 
 use crate::config::ModelConfig;
+use crate::gguf::Gguf;
 use crate::template::ChatTemplate;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, named_tokens};
 use crate::transformer::Transformer;
 use crate::weights::Weights;
 
@@ -39,7 +40,7 @@ impl LoadedModel {
     /// Loads from a `.gguf` file or a folder with `config.json`, `tokenizer.json` and `*.safetensors`.
     ///
     /// # Errors
-    /// Names the file and what is wrong with it.
+    /// Names the file, what is wrong with it, and what to do.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let loaded = if path.is_dir() { open_folder(path) } else { open_gguf(path) };
         loaded.map_err(|reason| LoadError { what: path.display().to_string(), reason })
@@ -50,87 +51,99 @@ impl LoadedModel {
     /// # Errors
     /// What is wrong with them.
     pub fn from_gguf_bytes(name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
-        let load = || -> Result<Self, String> {
-            let content = Content::read(&mut std::io::Cursor::new(bytes)).map_err(text)?;
-            let weights = GgufWeights::from_gguf_buffer(bytes, &Device::Cpu).map_err(text)?;
-            from_gguf(name, &content, weights)
-        };
-        load().map_err(|reason| LoadError { what: name.to_owned(), reason })
+        from_gguf(name, bytes).map_err(|reason| LoadError { what: name.to_owned(), reason })
     }
 }
 
 fn open_gguf(path: &Path) -> Result<LoadedModel, String> {
-    let mut file = std::fs::File::open(path).map_err(text)?;
-    let content = Content::read(&mut file).map_err(text)?;
-    let weights = GgufWeights::from_gguf(path, &Device::Cpu).map_err(text)?;
-    from_gguf(&stem(path), &content, weights)
+    let file = std::fs::File::open(path).map_err(text)?;
+    // SAFETY: the operator's model file is mapped; it must not change while it is read here, before this function's
+    // caller has the model.
+    let bytes = unsafe { Mmap::map(&file) }.map_err(text)?;
+    from_gguf(&stem(path), &bytes)
 }
 
-fn from_gguf(fallback_name: &str, content: &Content, weights: GgufWeights) -> Result<LoadedModel, String> {
-    let string = |key: &str| content.metadata.get(key).and_then(|v| v.to_string().ok()).cloned();
-    let config = ModelConfig::from_gguf(content)?;
-    let template = string("tokenizer.chat_template").map(|t| ChatTemplate::new(&t)).transpose().map_err(text)?;
-    assemble(
-        string("general.name").unwrap_or_else(|| fallback_name.to_owned()),
-        (config, Weights::Gguf(weights)),
-        Tokenizer::from_gguf(content)?,
+fn from_gguf(fallback_name: &str, bytes: &[u8]) -> Result<LoadedModel, String> {
+    let file = Gguf::parse(bytes)?;
+    let config = ModelConfig::from_gguf(&file)?;
+    let weights = Weights::gguf(&file, config.architecture.interleaved_in_gguf());
+    let template = file.text("tokenizer.chat_template")?;
+    let template = template.map(|source| ChatTemplate::new(source, named_tokens(&file)?).map_err(text)).transpose()?;
+    Ok(LoadedModel {
+        name: file.text("general.name")?.unwrap_or(fallback_name).to_owned(),
+        tokenizer: Tokenizer::from_gguf(&file, config.vocab_size)?,
+        transformer: Arc::new(Transformer::new(config, &weights)?),
         template,
-    )
+    })
 }
 
 fn open_folder(folder: &Path) -> Result<LoadedModel, String> {
     let config = read_json(&folder.join("config.json"))?;
     let generation = optional(read_json, &folder.join("generation_config.json"))?;
-    let config = ModelConfig::from_hf(&config, generation.as_ref())?;
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map_err(text)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .collect();
+    let config = ModelConfig::from_folder(&config, generation.as_ref()).map_err(|why| format!("config.json: {why}"))?;
+    let files = weight_files(folder)?;
+    // SAFETY: as for GGUF files.
+    let weights = unsafe { MmapedSafetensors::multi(&files) }.map_err(text)?;
+    // First of all the weights: their size bounds the vocabulary that a tokenizer may declare.
+    let transformer = Arc::new(Transformer::new(config, &Weights::safetensors(&weights))?);
+    let tokenizer = std::fs::read(folder.join("tokenizer.json")).map_err(|e| format!("tokenizer.json: {e}"))?;
+    let tokenizer = Tokenizer::from_json(&tokenizer, transformer.config().vocab_size);
+    Ok(LoadedModel {
+        name: stem(folder),
+        transformer,
+        tokenizer: tokenizer.map_err(|why| format!("tokenizer.json: {why}"))?,
+        template: folder_template(folder)?,
+    })
+}
+
+/// The shards that `model.safetensors.index.json` names, else every `*.safetensors`.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    const INDEX: &str = "model.safetensors.index.json";
+    if let Some(index) = optional(read_json, &folder.join(INDEX))? {
+        let map = index["weight_map"].as_object().ok_or_else(|| format!("{INDEX}: `weight_map` is missing"))?;
+        let named: BTreeSet<&str> = map.values().map(|file| file.as_str().unwrap_or_default()).collect();
+        let shard = |name: &str| {
+            // A bare name: an index points to nothing outside its folder.
+            let bare = Path::new(name).file_name().is_some_and(|file| file == name);
+            let path = folder.join(name);
+            match bare && path.is_file() {
+                true => Ok(path),
+                false => Err(format!("{INDEX} names `{name}`, which is not in the folder; fetch it")),
+            }
+        };
+        return named.into_iter().map(shard).collect();
+    }
+    let entries = std::fs::read_dir(folder).map_err(text)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
     files.sort();
     if files.is_empty() {
         return Err("the folder holds no *.safetensors file".into());
     }
-    // SAFETY: the operator's model files are mapped; they must not change while they are read here, before this
-    // function's caller has the model.
-    let weights = unsafe { candle_nn::VarBuilder::from_mmaped_safetensors(&files, DType::F32, &Device::Cpu) };
-    let tokenizer = std::fs::read(folder.join("tokenizer.json")).map_err(|e| format!("tokenizer.json: {e}"))?;
-    assemble(
-        stem(folder),
-        (config, Weights::Safetensors(weights.map_err(text)?)),
-        Tokenizer::from_json(&tokenizer)?,
-        folder_template(folder)?,
-    )
+    Ok(files)
 }
 
-/// `chat_template.jinja`, else the entry in tokenizer_config.json.
+/// `chat_template.jinja`, else the entry in tokenizer_config.json: one template, or a list of named ones.
 fn folder_template(folder: &Path) -> Result<Option<ChatTemplate>, String> {
+    let config = optional(read_json, &folder.join("tokenizer_config.json"))?.unwrap_or_default();
     let file = optional(|p| std::fs::read_to_string(p).map_err(text), &folder.join("chat_template.jinja"))?;
-    let source = match file {
-        Some(source) => Some(source),
-        None => optional(read_json, &folder.join("tokenizer_config.json"))?
-            .and_then(|config| config["chat_template"].as_str().map(str::to_owned)),
+    let listed = |templates: &Vec<Json>| {
+        Some(templates.iter().find(|t| t["name"] == "default")?["template"].as_str()?.to_owned())
     };
-    source.map(|s| ChatTemplate::new(&s)).transpose().map_err(text)
-}
-
-fn assemble(
-    name: String,
-    (config, weights): (ModelConfig, Weights),
-    tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
-) -> Result<LoadedModel, String> {
-    // A padded vocabulary (rows without a token) is usual; a token without a row is not.
-    if tokenizer.vocab_size() > config.vocab_size {
-        return Err(format!("the tokenizer has {} tokens, the model {}", tokenizer.vocab_size(), config.vocab_size));
-    }
-    let transformer = Arc::new(Transformer::new(config, &weights).map_err(text)?);
-    Ok(LoadedModel { name, transformer, tokenizer, template })
+    let configured = match &config["chat_template"] {
+        Json::Array(templates) => listed(templates),
+        template => template.as_str().map(str::to_owned),
+    };
+    let named = ["bos_token", "eos_token"].into_iter().filter_map(|name| {
+        let token = &config[name];
+        Some((name, token.as_str().or(token["content"].as_str())?.to_owned()))
+    });
+    file.or(configured).map(|source| ChatTemplate::new(&source, named)).transpose().map_err(text)
 }
 
 fn read_json(path: &Path) -> Result<Json, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", path.display()))
+    let name = path.file_name().unwrap_or_default().display();
+    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    serde_json::from_slice(&bytes).map_err(|e| format!("{name}: {e}"))
 }
 
 fn optional<T>(read: impl Fn(&Path) -> Result<T, String>, path: &Path) -> Result<Option<T>, String> {

@@ -29,16 +29,20 @@ pub struct ChatTemplate {
 pub struct TemplateError(pub String);
 
 impl ChatTemplate {
-    /// Parses a template.
+    /// Parses a template. `named` are the special tokens that it may write by name: `bos_token` and the like. It gets no
+    /// clock (`strftime_now`): a text depends on what was asked, not on the day.
     ///
     /// # Errors
     /// The template's syntax error.
-    pub fn new(source: &str) -> Result<Self, TemplateError> {
+    pub fn new(source: &str, named: impl IntoIterator<Item = (&'static str, String)>) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
+        for (name, token) in named {
+            environment.add_global(name, token);
+        }
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(template_error)?;
         environment.set_syntax(syntax);
         environment.add_template_owned("chat", source.to_owned()).map_err(template_error)?;

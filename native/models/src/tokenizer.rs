@@ -1,33 +1,58 @@
 //! Text to tokens and back. Special tokens written by users stay text.
 
-use candle_core::quantized::gguf_file::Content;
-use candle_core::quantized::tokenizer::TokenizerFromGguf;
-use specula_decoding::{TokenBytes, TokenId};
-use std::collections::HashMap;
+mod gguf;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+
+use serde_json::Value as Json;
+use specula_decoding::{TokenBytes, TokenId};
+
+pub(crate) use gguf::named_tokens;
+
+use crate::gguf::Gguf;
 
 /// A byte-level BPE tokenizer.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
-    specials: Arc<[String]>,
+    specials: Arc<BTreeMap<TokenId, String>>,
     bytes: Arc<TokenBytes>,
+    start: Arc<[TokenId]>,
 }
 
 impl Tokenizer {
-    pub(crate) fn from_gguf(content: &Content) -> Result<Self, String> {
-        Self::new(tokenizers::Tokenizer::from_gguf(content).map_err(|e| e.to_string())?)
+    /// `rows` is the model's vocabulary, which no token may exceed.
+    pub(crate) fn from_gguf(file: &Gguf<'_>, rows: usize) -> Result<Self, String> {
+        Self::new(gguf::json(file)?, rows)
     }
 
-    pub(crate) fn from_json(json: &[u8]) -> Result<Self, String> {
-        Self::new(tokenizers::Tokenizer::from_bytes(json).map_err(|e| e.to_string())?)
+    /// Reads a tokenizer.json.
+    pub(crate) fn from_json(json: &[u8], rows: usize) -> Result<Self, String> {
+        Self::new(serde_json::from_slice(json).map_err(|e| e.to_string())?, rows)
     }
 
-    fn new(inner: tokenizers::Tokenizer) -> Result<Self, String> {
+    fn new(mut json: Json, rows: usize) -> Result<Self, String> {
+        prepare(&mut json)?;
+        let inner: tokenizers::Tokenizer = json.to_string().parse().map_err(|e| format!("tokenizer: {e}"))?;
+        let size = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
+        // A padded vocabulary (rows without a token) is usual; a token without a row is not.
+        if size > rows {
+            return Err(format!("the tokenizer's last token is {}, but the model has {rows} rows", size - 1));
+        }
         let added = inner.get_added_tokens_decoder();
-        let specials = added.values().filter(|t| t.special).map(|t| t.content.clone()).collect();
-        let bytes = token_bytes(&inner)?;
-        Ok(Self { inner: Arc::new(inner), specials, bytes: Arc::new(bytes) })
+        for token in json["added_tokens"].as_array().into_iter().flatten() {
+            let (id, content) = (&token["id"], token["content"].as_str().unwrap_or_default());
+            if inner.token_to_id(content).map(u64::from) != id.as_u64() {
+                return Err(format!("added token `{content}` cannot have the id {id}: ids must follow one another"));
+            }
+        }
+        Ok(Self {
+            start: start_tokens(&inner)?.into(),
+            specials: Arc::new(added.iter().filter(|(_, t)| t.special).map(|(i, t)| (*i, t.content.clone())).collect()),
+            bytes: Arc::new(token_bytes(&inner, size)?),
+            inner: Arc::new(inner),
+        })
     }
 
     /// V.
@@ -38,6 +63,26 @@ impl Tokenizer {
     /// What each token stands for; special tokens for nothing.
     pub fn bytes(&self) -> &Arc<TokenBytes> {
         &self.bytes
+    }
+
+    /// What a token is, in words for people; `None` where the vocabulary has a hole.
+    pub(crate) fn describe(&self, id: TokenId) -> Option<String> {
+        let bytes = self.bytes.0.get(id as usize)?;
+        match self.specials.get(&id) {
+            Some(special) => Some(format!("the special token `{special}`")),
+            None if bytes.is_empty() => None,
+            None => Some(format!("`{}`", String::from_utf8_lossy(bytes).escape_debug())),
+        }
+    }
+
+    /// Tokens of a prompt that is not a chat: those the model was trained to see first, then the text's.
+    ///
+    /// # Errors
+    /// The tokenizer's own failure.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<TokenId>, String> {
+        let mut tokens = self.start.to_vec();
+        tokens.extend(self.encode_text(text)?);
+        Ok(tokens)
     }
 
     /// Tokens of a text in which special tokens count as text.
@@ -53,7 +98,7 @@ impl Tokenizer {
     pub(crate) fn disarm(&self, text: &str, mark: char) -> String {
         let mut at: Vec<usize> = self
             .specials
-            .iter()
+            .values()
             .flat_map(|special| {
                 let first = special.chars().next().map_or(0, char::len_utf8);
                 text.match_indices(special.as_str()).map(move |(i, _)| i + first)
@@ -90,10 +135,46 @@ pub(crate) fn free_mark(texts: &[&str]) -> Result<char, String> {
         .ok_or_else(|| "the text uses all of Unicode's noncharacters U+FDD0..U+FDEF; remove one".into())
 }
 
-fn token_bytes(tokenizer: &tokenizers::Tokenizer) -> Result<TokenBytes, String> {
+/// Makes a tokenizer.json safe to serve texts of strangers: special tokens are found as they are written and in no other
+/// way, and nothing is cut, filled up or drawn by chance.
+fn prepare(json: &mut Json) -> Result<(), String> {
+    let model = &json["model"];
+    // Old files do not name the type of their model; only BPE has merges.
+    if !(model["type"] == "BPE" || model["type"].is_null() && model["merges"].is_array()) {
+        return Err(format!("a tokenizer of type {} is not supported; supported: \"BPE\"", model["type"]));
+    }
+    if model["dropout"].as_f64().is_some_and(|p| p != 0.0) {
+        return Err(format!("`model.dropout` = {} is not supported: it draws tokens by chance", model["dropout"]));
+    }
+    (json["truncation"], json["padding"]) = (Json::Null, Json::Null);
+    let mut specials = HashSet::new();
+    for token in json["added_tokens"].as_array_mut().into_iter().flatten().filter(|t| t["special"] == true) {
+        // Else a text could be normalised into one after it was searched for them.
+        token["normalized"] = Json::Bool(false);
+        specials.insert(token["content"].as_str().unwrap_or_default().to_owned());
+    }
+    let merged = |merge: &Json| match merge {
+        Json::String(pair) => pair.replacen(' ', "", 1),
+        pair => [&pair[0], &pair[1]].map(|part| part.as_str().unwrap_or_default()).concat(),
+    };
+    match json["model"]["merges"].as_array().into_iter().flatten().map(merged).find(|token| specials.contains(token)) {
+        Some(special) => Err(format!("the special token `{special}` can be merged from ordinary text")),
+        None => Ok(()),
+    }
+}
+
+/// The tokens put before every text: all that stands before a text's own tokens.
+fn start_tokens(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<TokenId>, String> {
+    let encode = |add: bool| tokenizer.encode_fast("a", add).map_err(|e| e.to_string());
+    let (with, without) = (encode(true)?, encode(false)?);
+    let (with, without) = (with.get_ids(), without.get_ids());
+    let at = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
+    Ok(with[..at].to_vec())
+}
+
+fn token_bytes(tokenizer: &tokenizers::Tokenizer, size: usize) -> Result<TokenBytes, String> {
     let byte_of = byte_alphabet();
     let added = tokenizer.get_added_tokens_decoder();
-    let size = tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
     let mut bytes: Vec<Box<[u8]>> = Vec::with_capacity(size);
     for id in 0..size as TokenId {
         let spelled = match (added.get(&id), tokenizer.id_to_token(id)) {

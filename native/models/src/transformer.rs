@@ -1,5 +1,5 @@
-//! One decoder for Qwen3-shaped models: grouped-query attention with normed queries and keys, rotary positions, gated
-//! feed-forward (Qwen3 Technical Report, arXiv:2505.09388, §2).
+//! One decoder for Llama, Qwen2 and Qwen3: grouped-query attention, rotary positions, gated feed-forward; biases and
+//! norms on queries and keys where [`ModelConfig`] says so.
 
 use candle_core::{Device, Result, Tensor, bail};
 use candle_nn::ops::rms_norm;
@@ -20,8 +20,6 @@ pub struct Transformer {
     layers: Vec<Layer>,
     norm: Tensor,
     head: Linear,
-    /// cos and sin of the rotary angles, each `[context, D / 2]`.
-    rotary: (Tensor, Tensor),
 }
 
 struct Layer {
@@ -29,8 +27,8 @@ struct Layer {
     q: Linear,
     k: Linear,
     v: Linear,
-    q_norm: Tensor,
-    k_norm: Tensor,
+    /// Of queries and keys, where the architecture has them.
+    qk_norm: Option<(Tensor, Tensor)>,
     output: Linear,
     feed_norm: Tensor,
     gate: Linear,
@@ -46,22 +44,21 @@ struct Pass {
 }
 
 impl Transformer {
-    pub(crate) fn new(config: ModelConfig, weights: &Weights) -> Result<Self> {
+    /// Takes the weights that a configuration asks for, all of them and no others.
+    pub(crate) fn new(config: ModelConfig, weights: &Weights<'_>) -> std::result::Result<Self, String> {
         let c = &config;
-        let embeddings = weights.table(c.vocab_size, c.hidden, "model.embed_tokens.weight")?;
-        // A tied head reads the embedding table.
-        let tied = !weights.has("lm_head.weight");
-        let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let layers = (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<Result<_>>()?;
-        Ok(Self {
-            embeddings,
-            layers,
+        const EMBEDDINGS: &str = "model.embed_tokens";
+        let head = if c.tied_head { EMBEDDINGS } else { "lm_head" };
+        let model = Self {
+            device: Device::Cpu,
+            embeddings: weights.table(c.vocab_size, c.hidden, EMBEDDINGS)?,
+            layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<std::result::Result<_, _>>()?,
             norm: weights.vector(c.hidden, "model.norm.weight")?,
-            head: weights.linear(c.vocab_size, c.hidden, head)?,
-            rotary: rotary_tables(c, weights.device())?,
-            device: weights.device().clone(),
+            head: weights.linear(c.vocab_size, c.hidden, head, false)?,
             config,
-        })
+        };
+        weights.finish()?;
+        Ok(model)
     }
 
     /// The model's shape.
@@ -85,9 +82,8 @@ impl Transformer {
         if let Some(bad) = positions.iter().find(|p| **p as usize >= self.config.context_length) {
             bail!("position {bad} lies outside the context of {}", self.config.context_length);
         }
-        let positions = Tensor::new(positions, &self.device)?;
         let tokens = Tensor::new(nodes.iter().map(|n| n.token).collect::<Vec<_>>(), &self.device)?;
-        let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
+        let rotary = rotary(&positions, &self.config.rope_frequencies, &self.device)?;
         Ok(Running {
             states: self.embeddings.index_select(&tokens, 0)?,
             pass: Pass { rotary, attention: TreeAttention { visible } },
@@ -122,19 +118,23 @@ pub(crate) struct Running {
 }
 
 impl Layer {
-    fn new(c: &ModelConfig, weights: &Weights, index: usize) -> Result<Self> {
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let linear = |out, input, part: &str| weights.linear(out, input, &name(part));
+    fn new(c: &ModelConfig, weights: &Weights<'_>, index: usize) -> std::result::Result<Self, String> {
+        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let linear = |out, input, part: &str| weights.linear(out, input, &name(part), false);
+        let norm = |len, part: &str| weights.vector(len, &format!("{}.weight", name(part)));
+        let heads = |n, part: &str| weights.heads_linear((n, c.head_dim), c.hidden, &name(part), c.qkv_bias);
+        let qk_norm = match c.qk_norm {
+            true => Some((norm(c.head_dim, "self_attn.q_norm")?, norm(c.head_dim, "self_attn.k_norm")?)),
+            false => None,
+        };
         Ok(Self {
-            input_norm: weights.vector(c.hidden, &name("input_layernorm"))?,
-            q: linear(q_width, c.hidden, "self_attn.q_proj")?,
-            k: linear(kv_width, c.hidden, "self_attn.k_proj")?,
-            v: linear(kv_width, c.hidden, "self_attn.v_proj")?,
-            q_norm: weights.vector(c.head_dim, &name("self_attn.q_norm"))?,
-            k_norm: weights.vector(c.head_dim, &name("self_attn.k_norm"))?,
-            output: linear(c.hidden, q_width, "self_attn.o_proj")?,
-            feed_norm: weights.vector(c.hidden, &name("post_attention_layernorm"))?,
+            input_norm: norm(c.hidden, "input_layernorm")?,
+            q: heads(c.heads, "self_attn.q_proj")?,
+            k: heads(c.kv_heads, "self_attn.k_proj")?,
+            v: weights.linear(c.kv_heads * c.head_dim, c.hidden, &name("self_attn.v_proj"), c.qkv_bias)?,
+            qk_norm,
+            output: linear(c.hidden, c.heads * c.head_dim, "self_attn.o_proj")?,
+            feed_norm: norm(c.hidden, "post_attention_layernorm")?,
             gate: linear(c.feed_forward, c.hidden, "mlp.gate_proj")?,
             up: linear(c.feed_forward, c.hidden, "mlp.up_proj")?,
             down: linear(c.hidden, c.feed_forward, "mlp.down_proj")?,
@@ -147,12 +147,15 @@ impl Layer {
         let normed = rms_norm(x, &self.input_norm, c.rms_eps)?;
         let heads = |linear: &Linear, n: usize| linear.forward(&normed)?.reshape((rows, n, c.head_dim));
         // (L, n, D): norm each head, then turn it to its row's position.
-        let turned = |x: Tensor, norm: &Tensor| -> Result<Tensor> {
-            let x = rms_norm(&x, norm, c.rms_eps)?.unsqueeze(0)?;
-            rope_thd(&x, &pass.rotary.0, &pass.rotary.1)?.squeeze(0)
+        let turned = |x: Tensor, norm: Option<&Tensor>| -> Result<Tensor> {
+            let x = match norm {
+                Some(norm) => rms_norm(&x, norm, c.rms_eps)?,
+                None => x,
+            };
+            rope_thd(&x.unsqueeze(0)?, &pass.rotary.0, &pass.rotary.1)?.squeeze(0)
         };
-        let q = turned(heads(&self.q, c.heads)?, &self.q_norm)?;
-        let k = turned(heads(&self.k, c.kv_heads)?, &self.k_norm)?;
+        let q = turned(heads(&self.q, c.heads)?, self.qk_norm.as_ref().map(|n| &n.0))?;
+        let k = turned(heads(&self.k, c.kv_heads)?, self.qk_norm.as_ref().map(|n| &n.1))?;
         let v = heads(&self.v, c.kv_heads)?;
         let (keys, values) = cache.store(index, &k, &v)?;
         let attended = q.apply_op3_no_bwd(keys, values, &pass.attention)?;
@@ -163,10 +166,10 @@ impl Layer {
     }
 }
 
-fn rotary_tables(c: &ModelConfig, device: &Device) -> Result<(Tensor, Tensor)> {
-    let half = c.head_dim / 2;
-    let inverse: Vec<f32> = (0..half).map(|i| c.rope_theta.powf(-(2.0 * i as f32) / c.head_dim as f32)).collect();
-    let angles: Vec<f32> = (0..c.context_length).flat_map(|p| inverse.iter().map(move |f| p as f32 * f)).collect();
-    let angles = Tensor::from_vec(angles, (c.context_length, half), device)?;
+/// cos and sin of the rows' angles, each `[L, D / 2]`. Computed for each pass: a table would grow with the context a
+/// file declares, and costs more than the few angles of a pass.
+fn rotary(positions: &[u32], frequencies: &[f32], device: &Device) -> Result<(Tensor, Tensor)> {
+    let angles: Vec<f32> = positions.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f)).collect();
+    let angles = Tensor::from_vec(angles, (positions.len(), frequencies.len()), device)?;
     Ok((angles.cos()?, angles.sin()?))
 }

@@ -1,64 +1,152 @@
-//! Where weights come from. One naming (Hugging Face's) for every source; GGUF's names are translated here.
+//! Where weights come from. One naming (Hugging Face's) for every source; GGUF's names and its order of rows are
+//! translated here. Every complaint names the tensor; tensors that nobody asked for are refused, since leaving them out
+//! may change what is computed.
 
-use candle_core::quantized::QMatMul;
-use candle_core::{DType, Device, Result, Tensor};
-use candle_transformers::quantized_var_builder::VarBuilder as GgufWeights;
+use std::cell::RefCell;
+use std::collections::HashSet;
 
+use candle_core::quantized::{QMatMul, QTensor};
+use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::{DType, Device, Tensor};
+
+use crate::config::FREQUENCY_FACTORS;
+use crate::gguf::Gguf;
 use crate::linear::Linear;
 
+/// Ends of names that may stay unused: rotary frequencies (the configuration's business, where they were read from), and
+/// the head that some files hold beside the embedding table it is tied to.
+const INERT: [&str; 3] = [FREQUENCY_FACTORS, "rotary_emb.inv_freq", "lm_head.weight"];
+
 /// Weights by name.
-pub(crate) enum Weights {
-    /// A GGUF file: Q8_0, F16 and F32 tensors.
-    Gguf(GgufWeights),
-    /// One or more safetensors files: bf16, f16 or f32, computed in f32 on the CPU.
-    Safetensors(candle_nn::VarBuilder<'static>),
+pub(crate) struct Weights<'a> {
+    source: Source<'a>,
+    used: RefCell<HashSet<String>>,
 }
 
-impl Weights {
-    pub(crate) fn device(&self) -> &Device {
-        match self {
-            Self::Gguf(w) => w.device(),
-            Self::Safetensors(w) => w.device(),
-        }
+enum Source<'a> {
+    Gguf {
+        file: &'a Gguf<'a>,
+        /// Whether each head's rows of queries and keys are interleaved, as llama.cpp's converter leaves Llama's.
+        interleaved_heads: bool,
+    },
+    /// One or more files: bf16, f16 or f32, computed in f32 on the CPU.
+    Safetensors(&'a MmapedSafetensors),
+}
+
+impl<'a> Weights<'a> {
+    pub(crate) fn gguf(file: &'a Gguf<'a>, interleaved_heads: bool) -> Self {
+        Self { source: Source::Gguf { file, interleaved_heads }, used: RefCell::default() }
     }
 
-    /// A matrix `[out, in]` as a linear map.
-    pub(crate) fn linear(&self, out: usize, input: usize, name: &str) -> Result<Linear> {
-        match self {
-            Self::Gguf(w) => {
-                let tensor = w.get((out, input), &gguf_name(name))?;
-                Ok(match QMatMul::from_arc(tensor)? {
-                    QMatMul::Tensor(dense) | QMatMul::TensorF16(dense) => Linear::Dense(dense.to_dtype(DType::F32)?),
-                    quantized => Linear::Quantized(quantized),
-                })
-            }
-            Self::Safetensors(w) => Ok(Linear::Dense(w.get((out, input), name)?)),
+    pub(crate) fn safetensors(files: &'a MmapedSafetensors) -> Self {
+        Self { source: Source::Safetensors(files), used: RefCell::default() }
+    }
+
+    /// A matrix `[out, in]` as a linear map, with a bias `[out]` if `name.bias` is due.
+    pub(crate) fn linear(&self, out: usize, input: usize, name: &str, bias: bool) -> Result<Linear, String> {
+        self.ordered_linear((out, input), name, bias, None)
+    }
+
+    /// The same for queries and keys, whose rows come in heads: `[heads · D, in]`.
+    pub(crate) fn heads_linear(
+        &self,
+        (heads, head_dim): (usize, usize),
+        input: usize,
+        name: &str,
+        bias: bool,
+    ) -> Result<Linear, String> {
+        let interleaved = matches!(self.source, Source::Gguf { interleaved_heads: true, .. });
+        let order = interleaved.then(|| halves_from_interleaved(heads, head_dim));
+        self.ordered_linear((heads * head_dim, input), name, bias, order.as_deref())
+    }
+
+    fn ordered_linear(
+        &self,
+        (out, input): (usize, usize),
+        name: &str,
+        bias: bool,
+        order: Option<&[usize]>,
+    ) -> Result<Linear, String> {
+        let bias = if bias { Some(self.vector(out, &format!("{name}.bias"))?) } else { None };
+        let name = format!("{name}.weight");
+        match self.source {
+            Source::Gguf { .. } => match QMatMul::from_qtensor(self.quantised(&[out, input], &name, order)?) {
+                Ok(QMatMul::Tensor(dense)) => Ok(Linear::dense(dense, bias)),
+                Ok(quantised) => Ok(Linear::quantised(quantised, bias)),
+                Err(error) => Err(format!("tensor `{name}`: {error}")),
+            },
+            Source::Safetensors(_) => Ok(Linear::dense(self.dense(&[out, input], &name)?, bias)),
         }
     }
 
     /// A matrix `[rows, width]` in f32, for look-ups.
-    pub(crate) fn table(&self, rows: usize, width: usize, name: &str) -> Result<Tensor> {
-        match self {
-            Self::Gguf(w) => w.get((rows, width), &gguf_name(name))?.dequantize(w.device()),
-            Self::Safetensors(w) => w.get((rows, width), name),
-        }
+    pub(crate) fn table(&self, rows: usize, width: usize, name: &str) -> Result<Tensor, String> {
+        self.dense(&[rows, width], &format!("{name}.weight"))
     }
 
     /// A vector in f32.
-    pub(crate) fn vector(&self, len: usize, name: &str) -> Result<Tensor> {
-        match self {
-            Self::Gguf(w) => w.get(len, &gguf_name(name))?.dequantize(w.device()),
-            Self::Safetensors(w) => w.get(len, name),
-        }
+    pub(crate) fn vector(&self, len: usize, name: &str) -> Result<Tensor, String> {
+        self.dense(&[len], name)
     }
 
-    /// Whether a tensor of that name exists.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        match self {
-            Self::Gguf(w) => w.contains_key(&gguf_name(name)),
-            Self::Safetensors(w) => w.contains_tensor(name),
+    fn dense(&self, shape: &[usize], name: &str) -> Result<Tensor, String> {
+        let tensor = match self.source {
+            Source::Gguf { .. } => self.quantised(shape, name, None)?.dequantize(&Device::Cpu),
+            Source::Safetensors(files) => {
+                let view = files.get(name).map_err(|_| missing(name))?;
+                self.check_shape(name, view.shape(), shape)?;
+                view.load(&Device::Cpu).and_then(|tensor| match tensor.dtype() {
+                    DType::F32 | DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
+                    other => candle_core::bail!("type {other:?} is not supported; supported: F32, F16, BF16"),
+                })
+            }
+        };
+        tensor.map_err(|error| format!("tensor `{name}`: {error}"))
+    }
+
+    fn quantised(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<QTensor, String> {
+        let Source::Gguf { file, .. } = self.source else { return Err(missing(name)) };
+        let gguf = gguf_name(name);
+        self.check_shape(&gguf, file.shape(&gguf).ok_or_else(|| missing(&gguf))?, shape)?;
+        file.tensor(&gguf, order)
+    }
+
+    fn check_shape(&self, name: &str, found: &[usize], due: &[usize]) -> Result<(), String> {
+        self.used.borrow_mut().insert(name.to_owned());
+        if found == due {
+            return Ok(());
+        }
+        Err(format!("tensor `{name}` has the shape {found:?}, but the model's configuration makes it {due:?}"))
+    }
+
+    /// Refuses a file that holds tensors nobody asked for.
+    pub(crate) fn finish(&self) -> Result<(), String> {
+        let names: Vec<String> = match self.source {
+            Source::Gguf { file, .. } => file.tensor_names().map(str::to_owned).collect(),
+            Source::Safetensors(files) => files.tensors().into_iter().map(|(name, _)| name).collect(),
+        };
+        let used = self.used.borrow();
+        let unused = |name: &&String| !used.contains(*name) && !INERT.iter().any(|end| name.ends_with(end));
+        match names.iter().filter(unused).min() {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "tensor `{name}` is not one that this architecture has; it would be left out, which may change what is \
+                 computed"
+            )),
         }
     }
+}
+
+fn missing(name: &str) -> String {
+    format!("tensor `{name}` is missing: the files are incomplete or of another architecture")
+}
+
+/// llama.cpp's converter stores row `j · D/2 + i` of a head (j = 0, 1) as row `2 i + j`, so that dimensions which turn
+/// together are neighbours; here they are half a head apart, as in the models' own files.
+fn halves_from_interleaved(heads: usize, head_dim: usize) -> Vec<usize> {
+    let half = head_dim / 2;
+    let row = |r: usize| r - r % head_dim + 2 * (r % half) + r % head_dim / half;
+    (0..heads * head_dim).map(row).collect()
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`.
@@ -85,12 +173,13 @@ fn gguf_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::gguf_name;
+    use super::*;
 
     #[test]
     fn names_are_translated() {
         for (hf, gguf) in [
             ("model.layers.3.self_attn.q_proj.weight", "blk.3.attn_q.weight"),
+            ("model.layers.3.self_attn.q_proj.bias", "blk.3.attn_q.bias"),
             ("model.layers.3.self_attn.o_proj.weight", "blk.3.attn_output.weight"),
             ("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"),
             ("model.norm.weight", "output_norm.weight"),
@@ -99,5 +188,11 @@ mod tests {
         ] {
             assert_eq!(gguf_name(hf), gguf);
         }
+    }
+
+    #[test]
+    fn interleaved_rows_come_apart() {
+        // Two heads of six: neighbours (0, 1), (2, 3), (4, 5) turn together.
+        assert_eq!(halves_from_interleaved(2, 6), [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
     }
 }

@@ -1,0 +1,185 @@
+//! GGUF's tokenizer metadata (`tokenizer.ggml.*`) as a tokenizer.json, so that there is one way to a tokenizer.
+//!
+//! Byte-level BPE (`gpt2`) with the splits of GPT-2, Llama 3 and Qwen2 is supported. What else there is (SentencePiece's
+//! `llama`, `bert`, `t5`, other splits) is refused by name: a wrong split gives tokens the model was not trained on.
+
+use serde_json::{Value as Json, json};
+
+use crate::gguf::{Gguf, Value};
+
+/// `tokenizer.ggml.token_type`.
+const NORMAL: i64 = 1;
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+const UNUSED: i64 = 5;
+
+/// Keys of single tokens that are special whatever their type says.
+const SPECIAL_IDS: [&str; 7] = [
+    "bos_token_id",
+    "eos_token_id",
+    "eot_token_id",
+    "eom_token_id",
+    "unknown_token_id",
+    "padding_token_id",
+    "seperator_token_id",
+];
+
+/// How a text is cut before merging: llama.cpp's names of ways (`tokenizer.ggml.pre`).
+struct Split {
+    names: &'static [&'static str],
+    regex: Option<&'static str>,
+    /// Unicode normal form C first.
+    composed: bool,
+    /// A piece that is a token as it stands is not merged up from its bytes.
+    whole_first: bool,
+    /// Whether prompts begin with the begin-of-text token unless `add_bos_token` says otherwise.
+    starts: bool,
+}
+
+const SPLITS: [Split; 3] = [
+    // The byte-level pre-tokenizer's own expression.
+    Split { names: &["gpt-2", "gpt2"], regex: None, composed: false, whole_first: false, starts: false },
+    Split {
+        names: &["llama-bpe", "llama3", "llama-v3", "smaug-bpe"],
+        regex: Some(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
+        composed: false,
+        whole_first: true,
+        starts: true,
+    },
+    Split {
+        names: &["qwen2", "deepseek-r1-qwen"],
+        regex: Some(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
+        composed: true,
+        whole_first: false,
+        starts: false,
+    },
+];
+
+/// A tokenizer.json.
+pub(super) fn json(file: &Gguf<'_>) -> Result<Json, String> {
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    match file.text(&key("model"))? {
+        Some("gpt2") => {}
+        other => {
+            return Err(format!(
+                "`tokenizer.ggml.model` = `{}` is not supported; supported: gpt2 (byte-level BPE)",
+                other.unwrap_or("missing")
+            ));
+        }
+    }
+    let split = split(file.text(&key("pre"))?)?;
+    let tokens = file.texts(&key("tokens"))?.ok_or("metadata key `tokenizer.ggml.tokens` is missing")?;
+    let kinds = kinds(file, tokens.len())?;
+    let mut vocab = serde_json::Map::with_capacity(tokens.len());
+    let mut added = Vec::new();
+    for (id, (token, kind)) in tokens.iter().zip(&kinds).enumerate() {
+        // Rows of the embedding table that no token was made for.
+        if *kind == UNUSED {
+            continue;
+        }
+        if vocab.insert((*token).to_owned(), json!(id)).is_some() {
+            return Err(format!("`tokenizer.ggml.tokens` holds `{token}` twice, the second time as token {id}"));
+        }
+        if [UNKNOWN, CONTROL, USER_DEFINED].contains(kind) {
+            added.push(json!({
+                "id": id, "content": token, "special": *kind != USER_DEFINED,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            }));
+        }
+    }
+    let merges = file.texts(&key("merges"))?.ok_or("metadata key `tokenizer.ggml.merges` is missing")?;
+    let merges: Vec<&str> = merges.to_vec();
+    let whole_first = match file.get(&key("ignore_merges")) {
+        Some(Value::Bool(b)) => *b,
+        _ => split.whole_first,
+    };
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": if split.composed { json!({"type": "NFC"}) } else { Json::Null },
+        "pre_tokenizer": pre_tokenizer(split),
+        "post_processor": start_processor(file, split, tokens)?,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges, "ignore_merges": whole_first},
+    }))
+}
+
+fn split(name: Option<&str>) -> Result<&'static Split, String> {
+    let found = SPLITS.iter().find(|split| name.is_some_and(|n| split.names.contains(&n)));
+    found.ok_or_else(|| {
+        let names = SPLITS.iter().flat_map(|s| s.names).copied().collect::<Vec<_>>().join(", ");
+        match name {
+            Some(name) => format!("`tokenizer.ggml.pre` = `{name}` is not supported; supported: {names}"),
+            None => {
+                format!("metadata key `tokenizer.ggml.pre` is missing; convert the model again; supported: {names}")
+            }
+        }
+    })
+}
+
+/// Every token's type.
+fn kinds(file: &Gguf<'_>, count: usize) -> Result<Vec<i64>, String> {
+    let mut kinds = match file.get("tokenizer.ggml.token_type") {
+        None => vec![NORMAL; count],
+        Some(Value::Integers(kinds)) if kinds.len() == count => kinds.clone(),
+        Some(_) => return Err(format!("metadata key `tokenizer.ggml.token_type` is no list of {count} integers")),
+    };
+    for name in SPECIAL_IDS {
+        if let Some(id) = token_id(file, name, count)? {
+            kinds[id] = CONTROL;
+        }
+    }
+    Ok(kinds)
+}
+
+fn token_id(file: &Gguf<'_>, name: &str, count: usize) -> Result<Option<usize>, String> {
+    let key = format!("tokenizer.ggml.{name}");
+    match file.integer(&key)? {
+        Some(id) if id >= count => Err(format!("`{key}` = {id} lies outside the vocabulary of {count}")),
+        id => Ok(id),
+    }
+}
+
+fn pre_tokenizer(split: &Split) -> Json {
+    let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
+    match split.regex {
+        None => bytes(true),
+        Some(regex) => json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false},
+            bytes(false),
+        ]}),
+    }
+}
+
+/// Puts the begin-of-text token before a prompt, if the model was trained so.
+fn start_processor(file: &Gguf<'_>, split: &Split, tokens: &[&str]) -> Result<Json, String> {
+    let starts = match file.get("tokenizer.ggml.add_bos_token") {
+        Some(Value::Bool(b)) => *b,
+        _ => split.starts,
+    };
+    let Some(id) = token_id(file, "bos_token_id", tokens.len())?.filter(|_| starts) else { return Ok(Json::Null) };
+    let start = tokens[id];
+    Ok(json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": start, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {start: {"id": start, "ids": [id], "tokens": [start]}},
+    }))
+}
+
+/// Texts of the tokens that templates write by name (`bos_token`, `eos_token`).
+pub(crate) fn named_tokens(file: &Gguf<'_>) -> Result<Vec<(&'static str, String)>, String> {
+    let tokens = file.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
+    let mut named = Vec::new();
+    for (name, key) in [("bos_token", "bos_token_id"), ("eos_token", "eos_token_id")] {
+        if let Some(id) = token_id(file, key, tokens.len())? {
+            named.push((name, tokens[id].to_owned()));
+        }
+    }
+    Ok(named)
+}

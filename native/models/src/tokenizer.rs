@@ -24,7 +24,7 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// `rows` is the model's vocabulary, which no token may exceed.
     pub(crate) fn from_gguf(file: &Gguf<'_>, rows: usize) -> Result<Self, String> {
-        Self::new(gguf::json(file)?, rows)
+        Self::new(gguf::json(file)?, rows).map_err(|why| format!("`tokenizer.ggml.*`: {why}"))
     }
 
     /// Reads a tokenizer.json.
@@ -34,7 +34,7 @@ impl Tokenizer {
 
     fn new(mut json: Json, rows: usize) -> Result<Self, String> {
         prepare(&mut json)?;
-        let inner: tokenizers::Tokenizer = json.to_string().parse().map_err(|e| format!("tokenizer: {e}"))?;
+        let inner: tokenizers::Tokenizer = json.to_string().parse().map_err(|e: tokenizers::Error| e.to_string())?;
         let size = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
         // A padded vocabulary (rows without a token) is usual; a token without a row is not.
         if size > rows {

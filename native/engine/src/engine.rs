@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use specula_decoding::branches::Allocation;
 use specula_decoding::{EndConditions, Ends, TokenBytes, TokenId};
-use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Session, Tokenizer, check_pair};
+use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Resized, Session, Tokenizer, check_pair};
 use specula_policies::{ModelInfo, Registry};
 use tokio::sync::mpsc;
 
@@ -174,7 +174,10 @@ impl Engine {
             methods: Method::ALL.map(|m| (m, Totals::default())).to_vec(),
             ..Metrics::default()
         }));
-        let draft = draft.map(|draft| DraftWorker::spawn(factory(&draft), cores.1)).transpose().map_err(StartError)?;
+        let draft = draft
+            .map(|draft| DraftWorker::spawn(draft_factory(&draft, facts.vocab_size), cores.1))
+            .transpose()
+            .map_err(StartError)?;
         let places = Places::new(max_running + max_waiting);
         let (queue, admitted) = sync_channel(places.total());
         let thread = TargetThread {
@@ -359,6 +362,15 @@ pub struct PluginFacts {
 fn factory(model: &LoadedModel) -> ModelFactory {
     let transformer = model.transformer.clone();
     Arc::new(move || Ok(Box::new(Session::new(transformer.clone())?)))
+}
+
+/// The draft's rows in the size of the target's.
+fn draft_factory(draft: &LoadedModel, rows: usize) -> ModelFactory {
+    let own = factory(draft);
+    if draft.transformer.config().vocab_size == rows {
+        return own;
+    }
+    Arc::new(move || Ok(Box::new(Resized::new(own()?, rows))))
 }
 
 fn facts(

@@ -6,9 +6,11 @@ use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Value;
 use random::vocabulary::Vocabulary;
-use random::{Model, all, fresh, open};
+use random::{Model, all, fresh, open, rows, text};
 use serde_json::{Value as Json, json};
-use specula_models::{ChatMessage, LoadedModel, check_pair};
+use specula_decoding::model::chain_nodes;
+use specula_decoding::{LanguageModel, Logits};
+use specula_models::{ChatMessage, LoadedModel, Resized, Session, check_pair};
 
 fn small(name: &str) -> Model {
     let model = all().into_iter().find(|m| m.name == name).expect("one of that name");
@@ -180,9 +182,20 @@ fn pairs_must_share_their_vocabulary() {
         assert!(why.contains(part), "`{part}` is not in: {why}");
     }
 
-    let padded = Model { rows: 384, ..small("qwen2") }.folder(DType::F32, 2);
-    let why = complaint(&padded);
-    assert!(why.contains("320") && why.contains("384"), "{why}");
+    // Rows that no token was made for are no difference.
+    check_pair(&target, &Model { rows: 384, ..small("qwen2") }.folder(DType::F32, 2)).expect("the same tokens");
+
+    let larger = folder_with("larger", &small("qwen2"), "tokenizer.json", |tokenizer| {
+        tokenizer["added_tokens"].as_array_mut().expect("tokens").push(json!({
+            "id": 274, "content": "<extra>", "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        }));
+    });
+    let why = complaint(&larger);
+    assert!(
+        why.contains("of 274 and 275 tokens 1 differ: token 274 is no token and the special token `<extra>`"),
+        "{why}"
+    );
 
     let model = small("qwen2");
     let swapped = folder_with("swapped", &model, "tokenizer.json", |tokenizer| {
@@ -190,7 +203,7 @@ fn pairs_must_share_their_vocabulary() {
         (vocab["A"], vocab["B"]) = (vocab["B"].clone(), vocab["A"].clone());
     });
     let why = complaint(&swapped);
-    assert!(why.contains("2 tokens differ") && why.contains("token 65 is `A` and `B`"), "{why}");
+    assert!(why.contains("tokens 2 differ") && why.contains("token 65 is `A` and `B`"), "{why}");
 
     // The same spelling, but no longer special: to one model the end of a turn, to the other its text.
     let ordinary = folder_with("ordinary", &model, "tokenizer.json", |tokenizer| {
@@ -198,4 +211,28 @@ fn pairs_must_share_their_vocabulary() {
     });
     let why = complaint(&ordinary);
     assert!(why.contains("is the special token `<|im_end|>` and `<|im_end|>`"), "{why}");
+}
+
+/// A draft with more or fewer rows than its target: the same numbers where both have them.
+#[test]
+fn a_drafts_rows_are_cut_or_filled_up() {
+    let loaded = small("qwen2").folder(DType::F32, 1);
+    let text = text(9);
+    let want = rows(&loaded, &text, 9);
+    for size in [300, 320, 384] {
+        let mut resized = Resized::new(Box::new(Session::new(loaded.transformer.clone()).expect("cpu")), size);
+        resized.prefill(&text[..4]).expect("fits");
+        let mut exits = 0;
+        let mut on_exit = |exit: Logits| exits = exit.row(4).len();
+        let got = resized.forward(&chain_nodes(&text[4..], 4), Some((1, &mut on_exit))).expect("rows");
+        assert_eq!((got.rows(), exits, resized.vocab_size(), resized.slots()), (5, size, size, 9));
+        for (i, row) in want[4..].iter().enumerate() {
+            let shared = size.min(row.len());
+            assert_eq!(got.row(i)[..shared], row[..shared]);
+            assert!(got.row(i)[shared..].iter().all(|x| *x == f32::NEG_INFINITY));
+        }
+        // What only the target has is fed all the same.
+        resized.keep(9, &[]).expect("nothing to cut");
+        assert!(resized.forward(&chain_nodes(&[size.max(320) as u32 + 1], 9), None).is_ok());
+    }
 }

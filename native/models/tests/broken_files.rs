@@ -194,6 +194,16 @@ fn impossible_headers_are_refused() {
     }
 }
 
+/// Seeded draws, by a linear congruential generator.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
 /// Cut anywhere, or with bytes changed anywhere in its header, a file is refused or loaded, never the loader's end.
 #[test]
 fn damage_is_survived() {
@@ -205,18 +215,14 @@ fn damage_is_survived() {
     for len in (0..data.min(600)).chain((600..bytes.len()).step_by(997)) {
         assert!(load(&bytes[..len]).is_err(), "cut to {len} of {} bytes", bytes.len());
     }
-    let mut state = 1_u64;
-    let mut draw = move |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below
-    };
+    let mut draw = Draws(1);
     let header = 14_000.min(data);
     let mut damaged = bytes.clone();
     let mut refusals = 0;
     for _ in 0..3000 {
-        let places: Vec<usize> = (0..1 + draw(3)).map(|_| draw(header)).collect();
+        let places: Vec<usize> = (0..1 + draw.below(3)).map(|_| draw.below(header)).collect();
         for place in &places {
-            damaged[*place] = [0, 1, 0x7f, 0x80, 0xff, draw(256) as u8][draw(6)];
+            damaged[*place] = [0, 1, 0x7f, 0x80, 0xff, draw.below(256) as u8][draw.below(6)];
         }
         refusals += usize::from(load(&damaged).is_err());
         for place in places {
@@ -316,6 +322,35 @@ fn cut_shards_are_refused() {
     for len in [0, 1, 7, 8, 9, 100, 1000, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(path.join(SHARD), &bytes[..len]).expect("written");
         says(&refused(&path), &path, &[SHARD]);
+    }
+}
+
+#[test]
+fn damaged_shards_are_survived() {
+    const SHARD: &str = "model-00001-of-00002.safetensors";
+    let path = spoiled_folder("damaged-shard", |_| {});
+    let bytes = std::fs::read(path.join(SHARD)).expect("there");
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let mut draw = Draws(2);
+    for _ in 0..300 {
+        let mut damaged = bytes.clone();
+        damaged[draw.below(header)] = draw.below(256) as u8;
+        std::fs::write(path.join(SHARD), &damaged).expect("written");
+        // Either way is right: not every byte matters.
+        if let Err(error) = LoadedModel::open(&path) {
+            says(&error.to_string(), &path, &[]);
+        }
+        assert_modest("a damaged header");
+    }
+}
+
+#[test]
+fn weights_must_be_floats_of_up_to_32_bits() {
+    let folder = fresh("kinds");
+    let model = small("qwen3");
+    for kind in [DType::F64, DType::I64, DType::U8] {
+        model.write_folder(&folder, kind, 1);
+        says(&refused(&folder), &folder, &["`model.embed_tokens.weight`", &format!("{kind:?}"), "BF16"]);
     }
 }
 

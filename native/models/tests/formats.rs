@@ -6,7 +6,7 @@ mod random;
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use random::gguf::q4_k_m;
-use random::{Model, all, fresh, largest_gap, open, refused, rows, text};
+use random::{Model, all, fresh, largest_gap, open, open_once, refused, rows, text};
 
 #[test]
 fn folders_of_every_type_are_one_computation() {
@@ -27,8 +27,8 @@ fn folders_of_every_type_are_one_computation() {
 fn quantised_files_compute_what_their_numbers_say() {
     let check = |model: &Model, label: &str, kind: &dyn Fn(&str) -> GgmlDType| {
         let file = model.gguf_file(kind);
-        let got = rows(&open(&file.write(&format!("{}-{label}", model.name))), &text(40), 40);
-        let want = rows(&open(&file.dequantised().write(&format!("{}-{label}-dense", model.name))), &text(40), 40);
+        let got = rows(&open_once(&file.write(&format!("{}-{label}", model.name))), &text(40), 40);
+        let want = rows(&open_once(&file.dequantised().write(&format!("{}-{label}-dense", model.name))), &text(40), 40);
         let gap = largest_gap(&got, &want);
         let bound = if model.tied { 3.0 } else { 0.3 };
         assert!(gap < bound, "{} {label}: {gap}", model.name);

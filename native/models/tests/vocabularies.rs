@@ -93,12 +93,14 @@ fn special_tokens_are_not_made_by_normalising() {
 
 #[test]
 fn metadata_and_tokenizer_json_are_one_tokenizer() {
-    for model in ["llama", "qwen2", "qwen3"].map(small) {
+    let with = |name, vocabulary| Model { name, vocabulary, ..small("llama") };
+    let (smollm, gpt2) = (with("smollm", Vocabulary::smollm()), with("gpt2", Vocabulary::gpt2()));
+    for model in [small("llama"), small("qwen2"), small("qwen3"), smollm, gpt2] {
         let (folder, gguf) = (model.folder(DType::F32, 1), model.gguf("tokenizer", |_| GgmlDType::F32));
         assert_eq!(folder.tokenizer.bytes().0, gguf.tokenizer.bytes().0);
         for said in [
             "hello world",
-            "I'LL've 'd x's 12345 ١٢٣",
+            "I'LL've 'd x's 12345 ١٢٣ a1b22 12",
             "  two  \n\n three\t\r\n ",
             "e\u{301}\u{212b} <think> 🦀",
             "<tool>user</tool>",

@@ -1,6 +1,6 @@
 //! GGUF's tokenizer metadata (`tokenizer.ggml.*`) as a tokenizer.json, so that there is one way to a tokenizer.
 //!
-//! Byte-level BPE (`gpt2`) with the splits of GPT-2, Llama 3 and Qwen2 is supported. What else there is (SentencePiece's
+//! Byte-level BPE (`gpt2`) with the splits of GPT-2, SmolLM, Llama 3 and Qwen2 is supported. What else there is (SentencePiece's
 //! `llama`, `bert`, `t5`, other splits) is refused by name: a wrong split gives tokens the model was not trained on.
 
 use serde_json::{Value as Json, json};
@@ -28,7 +28,10 @@ const SPECIAL_IDS: [&str; 7] = [
 /// How a text is cut before merging: llama.cpp's names of ways (`tokenizer.ggml.pre`).
 struct Split {
     names: &'static [&'static str],
-    regex: Option<&'static str>,
+    /// Pieces of their own, one expression after the other.
+    regexes: &'static [&'static str],
+    /// Whether GPT-2's expression, which the byte-level step brings along, comes last.
+    gpt2: bool,
     /// Unicode normal form C first.
     composed: bool,
     /// A piece that is a token as it stands is not merged up from its bytes.
@@ -37,23 +40,25 @@ struct Split {
     starts: bool,
 }
 
-const SPLITS: [Split; 3] = [
-    // The byte-level pre-tokenizer's own expression.
-    Split { names: &["gpt-2", "gpt2"], regex: None, composed: false, whole_first: false, starts: false },
+const SPLITS: [Split; 4] = [
+    Split { names: &["gpt-2", "gpt2"], regexes: &[], gpt2: true, composed: false, whole_first: false, starts: false },
+    Split { names: &["smollm"], regexes: &[r"\p{N}"], gpt2: true, composed: false, whole_first: false, starts: false },
     Split {
         names: &["llama-bpe", "llama3", "llama-v3", "smaug-bpe"],
-        regex: Some(
+        regexes: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
+        ],
+        gpt2: false,
         composed: false,
         whole_first: true,
         starts: true,
     },
     Split {
         names: &["qwen2", "deepseek-r1-qwen"],
-        regex: Some(
+        regexes: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
+        ],
+        gpt2: false,
         composed: true,
         whole_first: false,
         starts: false,
@@ -146,14 +151,12 @@ fn token_id(file: &Gguf<'_>, name: &str, count: usize) -> Result<Option<usize>, 
 }
 
 fn pre_tokenizer(split: &Split) -> Json {
-    let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
-    match split.regex {
-        None => bytes(true),
-        Some(regex) => json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false},
-            bytes(false),
-        ]}),
-    }
+    let cut = |regex| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+    let mut steps: Vec<Json> = split.regexes.iter().map(cut).collect();
+    steps.push(json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": split.gpt2,
+    }));
+    json!({"type": "Sequence", "pretokenizers": steps})
 }
 
 /// Puts the begin-of-text token before a prompt, if the model was trained so.

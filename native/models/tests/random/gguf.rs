@@ -8,7 +8,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use specula_models::LoadedModel;
 
-use super::{CONTEXT, LAYERS, Model, fresh, open};
+use super::{CONTEXT, LAYERS, Model, fresh, open_once};
 
 /// A file before it is written, so that tests can spoil it.
 pub(crate) struct File {
@@ -87,7 +87,7 @@ impl Model {
     }
 
     pub(crate) fn gguf(&self, label: &str, kind: impl Fn(&str) -> GgmlDType) -> LoadedModel {
-        open(&self.gguf_file(kind).write(&format!("{}-{label}", self.name)))
+        open_once(&self.gguf_file(kind).write(&format!("{}-{label}", self.name)))
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod vocabulary;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value as Json, json};
@@ -165,7 +166,7 @@ impl Model {
     pub(crate) fn folder(&self, kind: DType, files: usize) -> LoadedModel {
         let path = fresh(&format!("{}-{kind:?}-{files}", self.name));
         self.write_folder(&path, kind, files);
-        open(&path)
+        open_once(&path)
     }
 }
 
@@ -190,16 +191,27 @@ fn random_tensor(name: &str, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).expect("that many values")
 }
 
-/// An empty folder of this name.
+/// An empty folder of this name, another one at each call: tests run side by side.
 pub(crate) fn fresh(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME")).join(name);
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed).to_string();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME")).join(call);
     let _ = std::fs::remove_dir_all(&path);
+    let path = path.join(name);
     std::fs::create_dir_all(&path).expect("a folder");
     path
 }
 
 pub(crate) fn open(path: &Path) -> LoadedModel {
     LoadedModel::open(path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Loads a model and removes its files: what is loaded needs them no more.
+pub(crate) fn open_once(path: &Path) -> LoadedModel {
+    let model = open(path);
+    let folder = if path.is_dir() { path } else { path.parent().expect("a folder") };
+    std::fs::remove_dir_all(folder).expect("removed");
+    model
 }
 
 /// Why a model is refused.

@@ -13,7 +13,7 @@ pub(crate) struct Vocabulary {
     pub(crate) template: &'static str,
     /// As `tokenizer.ggml.pre` names it.
     pub(crate) split: &'static str,
-    regex: &'static str,
+    pre_tokenizers: fn() -> Vec<Json>,
     composed: bool,
     /// Whether every text begins with the start token.
     pub(crate) starts: bool,
@@ -55,7 +55,11 @@ impl Vocabulary {
                        {%- if add_generation_prompt %}\n    \
                        {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n",
             split: "llama-bpe",
-            regex: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            pre_tokenizers: || {
+                expression(
+                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                )
+            },
             composed: false,
             starts: true,
         }
@@ -76,10 +80,25 @@ impl Vocabulary {
                        {%- endif %}\n{%- endfor %}\n{%- if add_generation_prompt %}\n    \
                        {{- '<|im_start|>assistant\\n' }}\n{%- endif %}\n",
             split: "qwen2",
-            regex: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            pre_tokenizers: || {
+                expression(
+                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                )
+            },
             composed: true,
             starts: false,
         }
+    }
+
+    /// SmolLM's, which cuts digits apart and then as GPT-2 does.
+    pub(crate) fn smollm() -> Self {
+        let digits = || vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)];
+        Self { split: "smollm", pre_tokenizers: digits, composed: false, ..Self::qwen() }
+    }
+
+    /// GPT-2's own.
+    pub(crate) fn gpt2() -> Self {
+        Self { split: "gpt-2", pre_tokenizers: || vec![byte_level(true)], composed: false, ..Self::qwen() }
     }
 
     /// Spellings by id.
@@ -112,8 +131,7 @@ impl Vocabulary {
                 })
             })
             .collect();
-        let byte_level =
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        let byte_level = byte_level(false);
         let start = json!({"type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": self.start, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
@@ -122,10 +140,7 @@ impl Vocabulary {
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": added,
             "normalizer": if self.composed { json!({"type": "NFC"}) } else { Json::Null },
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": self.regex}, "behavior": "Isolated", "invert": false},
-                byte_level,
-            ]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": (self.pre_tokenizers)()},
             "post_processor": if self.starts { start } else { byte_level.clone() },
             "decoder": byte_level,
             "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
@@ -141,6 +156,15 @@ impl Vocabulary {
             "eos_token": {"content": self.end, "special": true, "__type": "AddedToken"},
         })
     }
+}
+
+fn expression(regex: &str) -> Vec<Json> {
+    let split = json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+    vec![split, byte_level(false)]
+}
+
+fn byte_level(gpt2: bool) -> Json {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": gpt2})
 }
 
 /// GPT-2's alphabet, written out once more: it is what the loader's own is checked against.

@@ -56,14 +56,21 @@ impl ChatTemplate {
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[ChatMessage]) -> Result<Vec<TokenId>, TemplateError> {
         let texts: Vec<&str> = messages.iter().flat_map(|m| [m.role.as_str(), m.content.as_str()]).collect();
         let mark = free_mark(&texts).map_err(TemplateError)?;
-        let disarmed: Vec<ChatMessage> = messages
-            .iter()
-            .map(|m| ChatMessage { role: tokenizer.disarm(&m.role, mark), content: tokenizer.disarm(&m.content, mark) })
-            .collect();
+        let disarmed = self.render(messages, |text| tokenizer.disarm(text, mark))?;
+        // Templates edit contents (strip, replace), which may join to a special token what the text had apart. Where more
+        // special tokens come out than from contents that cannot be joined, those are taken.
+        let guarded = self.render(messages, |text| tokenizer.guard(text, mark))?;
+        let more = tokenizer.count_specials(&disarmed) > tokenizer.count_specials(&guarded);
+        let rendered = if more { guarded } else { disarmed };
+        tokenizer.encode_marked(&rendered, mark).map_err(TemplateError)
+    }
+
+    fn render(&self, messages: &[ChatMessage], marked: impl Fn(&str) -> String) -> Result<String, TemplateError> {
+        let message = |m: &ChatMessage| ChatMessage { role: marked(&m.role), content: marked(&m.content) };
+        let messages: Vec<ChatMessage> = messages.iter().map(message).collect();
         let template = self.environment.get_template("chat").map_err(template_error)?;
-        let rendered =
-            template.render(context! { messages => Value::from(Serde(&disarmed)), add_generation_prompt => true });
-        tokenizer.encode_marked(&rendered.map_err(template_error)?, mark).map_err(TemplateError)
+        let context = context! { messages => Value::from(Serde(&messages)), add_generation_prompt => true };
+        template.render(context).map_err(template_error)
     }
 }
 

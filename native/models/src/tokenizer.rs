@@ -5,6 +5,7 @@ mod gguf;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use aho_corasick::AhoCorasick;
 use serde_json::Value as Json;
 use specula_decoding::{TokenBytes, TokenId};
 
@@ -17,6 +18,10 @@ use crate::gguf::Gguf;
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     specials: Arc<BTreeMap<TokenId, String>>,
+    /// Finds `specials`.
+    finder: Arc<AhoCorasick>,
+    first_characters: Arc<HashSet<char>>,
+    last_characters: Arc<HashSet<char>>,
     bytes: Arc<TokenBytes>,
     start: Arc<[TokenId]>,
 }
@@ -47,9 +52,14 @@ impl Tokenizer {
                 return Err(format!("added token `{content}` cannot have the id {id}: ids must follow one another"));
             }
         }
+        let specials: BTreeMap<TokenId, String> =
+            added.iter().filter(|(_, t)| t.special).map(|(i, t)| (*i, t.content.clone())).collect();
         Ok(Self {
             start: start_tokens(&inner)?.into(),
-            specials: Arc::new(added.iter().filter(|(_, t)| t.special).map(|(i, t)| (*i, t.content.clone())).collect()),
+            finder: Arc::new(AhoCorasick::new(specials.values()).map_err(|e| e.to_string())?),
+            first_characters: Arc::new(specials.values().filter_map(|s| s.chars().next()).collect()),
+            last_characters: Arc::new(specials.values().filter_map(|s| s.chars().next_back()).collect()),
+            specials: Arc::new(specials),
             bytes: Arc::new(token_bytes(&inner, size)?),
             inner: Arc::new(inner),
         })
@@ -96,25 +106,41 @@ impl Tokenizer {
 
     /// Puts `mark` inside every special token written in a text, so that none is left whole.
     pub(crate) fn disarm(&self, text: &str, mark: char) -> String {
-        let mut at: Vec<usize> = self
-            .specials
-            .values()
-            .flat_map(|special| {
-                let first = special.chars().next().map_or(0, char::len_utf8);
-                text.match_indices(special.as_str()).map(move |(i, _)| i + first)
-            })
-            .collect();
-        at.sort_unstable();
-        at.dedup();
-        let mut out = String::with_capacity(text.len());
+        // Occurrences may overlap; every one is cut after its first character.
+        let found = self.finder.find_overlapping_iter(text).map(|m| m.start());
+        let mut cuts: Vec<usize> = found.map(|at| at + text[at..].chars().next().map_or(0, char::len_utf8)).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut out = String::with_capacity(text.len() + cuts.len() * mark.len_utf8());
         let mut from = 0;
-        for cut in at {
+        for cut in cuts {
             out.push_str(&text[from..cut]);
             out.push(mark);
             from = cut;
         }
         out.push_str(&text[from..]);
         out
+    }
+
+    /// Puts `mark` after every character that begins a special token and before every one that ends one: no part of the
+    /// text can become one, whatever is cut out of it and joined.
+    pub(crate) fn guard(&self, text: &str, mark: char) -> String {
+        let mut out = String::with_capacity(text.len());
+        for c in text.chars() {
+            if self.last_characters.contains(&c) {
+                out.push(mark);
+            }
+            out.push(c);
+            if self.first_characters.contains(&c) {
+                out.push(mark);
+            }
+        }
+        out
+    }
+
+    /// Special tokens in a text.
+    pub(crate) fn count_specials(&self, text: &str) -> usize {
+        self.finder.find_overlapping_iter(text).count()
     }
 
     /// Tokens of a text cut at `mark`, special tokens recognised.
@@ -151,7 +177,13 @@ fn prepare(json: &mut Json) -> Result<(), String> {
     for token in json["added_tokens"].as_array_mut().into_iter().flatten().filter(|t| t["special"] == true) {
         // Else a text could be normalised into one after it was searched for them.
         token["normalized"] = Json::Bool(false);
-        specials.insert(token["content"].as_str().unwrap_or_default().to_owned());
+        let content = token["content"].as_str().unwrap_or_default();
+        if content.chars().count() < 2 {
+            return Err(format!(
+                "the special token `{content}` is too short to be told from text; two characters are due"
+            ));
+        }
+        specials.insert(content.to_owned());
     }
     let merged = |merge: &Json| match merge {
         Json::String(pair) => pair.replacen(' ', "", 1),

@@ -277,6 +277,10 @@ fn folders_are_refused_by_file_and_field() {
         (tokenizer(|t| t["model"]["type"] = json!("WordPiece")), &["tokenizer.json", "WordPiece", "BPE"]),
         (tokenizer(|t| t["model"]["dropout"] = json!(0.1)), &["tokenizer.json", "`model.dropout` = 0.1"]),
         (tokenizer(|t| t["model"]["vocab"]["x"] = json!(u32::MAX)), &["tokenizer.json", "4294967295", "320 rows"]),
+        (
+            tokenizer(|t| t["added_tokens"][0]["content"] = json!("#")),
+            &["tokenizer.json", "special token `#`", "too short"],
+        ),
         (tokenizer(sentence_piece_spelling), &["tokenizer.json", "token 0 ", "byte-level"]),
         (tokenizer(|t| t["added_tokens"][0]["id"] = json!(310)), &["tokenizer.json", "`<|endoftext|>`", "310"]),
         (

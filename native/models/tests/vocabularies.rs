@@ -91,6 +91,42 @@ fn special_tokens_are_not_made_by_normalising() {
     assert_eq!(specials(&model.vocabulary, &chat(&loaded, &[("user", "x")])).len(), 5, "templates still write them");
 }
 
+/// A template that cuts a word out of what was said must not make a special token of the rest.
+#[test]
+fn special_tokens_are_not_made_by_templates() {
+    let model = small("qwen2");
+    let path = fresh("cutting");
+    model.write_folder(&path, DType::F32, 1);
+    let cutting = model.vocabulary.template.replace("split('</think>')[-1]", "replace('/cut', '')");
+    assert_ne!(cutting, model.vocabulary.template);
+    std::fs::write(path.join("chat_template.jinja"), cutting).expect("written");
+    let loaded = open(&path);
+    let honest = specials(&model.vocabulary, &chat(&loaded, &[("user", "hello")]));
+    for said in ["<|im_/cutend|>", "</cut|im_end|>", "<|im_end|/cut>", "<|im_/cutend|><|im_end|>", "/cut<|im/cut_end|>"]
+    {
+        let tokens = chat(&loaded, &[("user", said)]);
+        assert_eq!(specials(&model.vocabulary, &tokens), honest, "{said}");
+        assert!(spelled(&loaded, &tokens).contains("<|im_end|>"), "{said}");
+    }
+    let plain = small("qwen2").folder(DType::F32, 1);
+    let harmless = "is a < b | b > c?";
+    assert_eq!(chat(&loaded, &[("user", harmless)]), chat(&plain, &[("user", harmless)]));
+}
+
+/// Occurrences that overlap are cut like others.
+#[test]
+fn special_tokens_that_overlap_are_text() {
+    let mut model = small("qwen2");
+    model.vocabulary.specials = &["<|endoftext|>", "<|im_start|>", "<|im_end|>", "##x##"];
+    let loaded = model.folder(DType::F32, 1);
+    for said in ["##x##x##", "####x##x##x####", "##x##"] {
+        let tokens = loaded.tokenizer.encode_text(said).expect("text");
+        assert_eq!((specials(&model.vocabulary, &tokens), spelled(&loaded, &tokens).as_str()), (vec![], said));
+        let honest = specials(&model.vocabulary, &chat(&loaded, &[("user", "x")]));
+        assert_eq!(specials(&model.vocabulary, &chat(&loaded, &[("user", said)])), honest, "{said}");
+    }
+}
+
 #[test]
 fn metadata_and_tokenizer_json_are_one_tokenizer() {
     let with = |name, vocabulary| Model { name, vocabulary, ..small("llama") };

@@ -52,7 +52,9 @@ impl<'a> Gguf<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
         let mut reader = Reader { bytes, at: 0 };
         if reader.take(4, "the magic number")? != b"GGUF" {
-            return Err("this is no GGUF file: it does not begin with `GGUF`".into());
+            return Err(
+                "this is no GGUF file: it does not begin with `GGUF`; name a .gguf file or a model's folder".into()
+            );
         }
         match reader.u32("the version")? {
             2 | 3 => {}

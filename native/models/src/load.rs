@@ -68,7 +68,7 @@ fn from_gguf(fallback_name: &str, bytes: &[u8]) -> Result<LoadedModel, String> {
     let config = ModelConfig::from_gguf(&file)?;
     let weights = Weights::gguf(&file, config.architecture.interleaved_in_gguf());
     let template = file.text("tokenizer.chat_template")?;
-    let template = template.map(|source| ChatTemplate::new(source, named_tokens(&file)?).map_err(text)).transpose()?;
+    let template = template.map(|source| parse_template(source, named_tokens(&file)?)).transpose()?;
     Ok(LoadedModel {
         name: file.text("general.name")?.unwrap_or(fallback_name).to_owned(),
         tokenizer: Tokenizer::from_gguf(&file, config.vocab_size)?,
@@ -117,7 +117,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
     files.sort();
     if files.is_empty() {
-        return Err("the folder holds no *.safetensors file".into());
+        return Err("the folder holds no *.safetensors file; weights of other formats must be converted first".into());
     }
     Ok(files)
 }
@@ -137,7 +137,14 @@ fn folder_template(folder: &Path) -> Result<Option<ChatTemplate>, String> {
         let token = &config[name];
         Some((name, token.as_str().or(token["content"].as_str())?.to_owned()))
     });
-    file.or(configured).map(|source| ChatTemplate::new(&source, named)).transpose().map_err(text)
+    file.or(configured).map(|source| parse_template(&source, named)).transpose()
+}
+
+fn parse_template(
+    source: &str,
+    named: impl IntoIterator<Item = (&'static str, String)>,
+) -> Result<ChatTemplate, String> {
+    ChatTemplate::new(source, named).map_err(|error| format!("the chat template cannot be read: {}", error.0))
 }
 
 fn read_json(path: &Path) -> Result<Json, String> {

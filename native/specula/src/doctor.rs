@@ -21,12 +21,25 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         Ok((target, draft)) => {
             let config = target.transformer.config();
             println!(
-                "target           {} ({} layers, {} tokens of context, vocabulary {})",
-                target.name, config.layers, config.context_length, config.vocab_size
+                "target           {} ({}, {} layers, {} tokens of context, vocabulary {})",
+                target.name,
+                config.architecture.name(),
+                config.layers,
+                config.context_length,
+                config.vocab_size
             );
             match draft {
                 Some(draft) => {
-                    println!("draft            {} ({} layers)", draft.name, draft.transformer.config().layers)
+                    let config = draft.transformer.config();
+                    println!(
+                        "draft            {} ({}, {} layers)",
+                        draft.name,
+                        config.architecture.name(),
+                        config.layers
+                    );
+                    if let Err(why) = specula_models::check_pair(&target, &draft) {
+                        println!("                 {why}");
+                    }
                 }
                 None => println!("draft            none: methods sps and mirror need --draft"),
             }

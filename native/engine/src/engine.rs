@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use specula_decoding::branches::Allocation;
 use specula_decoding::{EndConditions, Ends, TokenBytes, TokenId};
-use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Resized, Session, Tokenizer, check_pair};
+use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Resized, Tokenizer, check_pair};
 use specula_policies::{ModelInfo, Registry};
 use tokio::sync::mpsc;
 
@@ -191,12 +191,12 @@ impl Engine {
         ModelThread::spawn("target", cores.0, move || target_thread::run(thread)).map_err(StartError)?;
         let plugin_model = ModelInfo {
             vocab_size: facts.vocab_size as u32,
-            end_tokens: target.transformer.config().end_tokens.clone(),
+            end_tokens: target.model.config().end_tokens.clone(),
             token_bytes: target.tokenizer.bytes().clone(),
             max_window: MAX_WINDOW as u32,
         };
         let shared = Shared {
-            end_tokens: target.transformer.config().end_tokens.clone(),
+            end_tokens: target.model.config().end_tokens.clone(),
             tokenizer: target.tokenizer,
             template: target.template,
             facts,
@@ -360,14 +360,14 @@ pub struct PluginFacts {
 }
 
 fn factory(model: &LoadedModel) -> ModelFactory {
-    let transformer = model.transformer.clone();
-    Arc::new(move || Ok(Box::new(Session::new(transformer.clone())?)))
+    let model = model.model.clone();
+    Arc::new(move || model.session())
 }
 
 /// The draft's rows in the size of the target's.
 fn draft_factory(draft: &LoadedModel, rows: usize) -> ModelFactory {
     let own = factory(draft);
-    if draft.transformer.config().vocab_size == rows {
+    if draft.model.config().vocab_size == rows {
         return own;
     }
     Arc::new(move || Ok(Box::new(Resized::new(own()?, rows))))
@@ -378,7 +378,7 @@ fn facts(
     draft: Option<&LoadedModel>,
     default_method: Option<Method>,
 ) -> Result<ModelFacts, StartError> {
-    let config = target.transformer.config();
+    let config = target.model.config();
     let methods: Vec<Settings> = Method::ALL
         .into_iter()
         .filter(|m| draft.is_some() || !m.needs_draft())
@@ -394,7 +394,7 @@ fn facts(
     }
     Ok(ModelFacts {
         name: target.name.clone(),
-        context_length: config.context_length.min(draft.map_or(usize::MAX, |d| d.transformer.config().context_length)),
+        context_length: config.context_length.min(draft.map_or(usize::MAX, |d| d.model.config().context_length)),
         vocab_size: config.vocab_size,
         layers: config.layers,
         // CPU kernels are row-invariant; see the tests of `specula-models`.

@@ -3,29 +3,12 @@
 //! multiply-add), only their width differs.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, bail};
-
-/// The slots a row sees, in path order: `0..prefix`, then `extra`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Visible {
-    pub(crate) prefix: usize,
-    pub(crate) extra: Vec<u32>,
-}
-
-impl Visible {
-    pub(crate) fn len(&self) -> usize {
-        self.prefix + self.extra.len()
-    }
-
-    #[inline(always)]
-    fn slot(&self, i: usize) -> usize {
-        if i < self.prefix { i } else { self.extra[i - self.prefix] as usize }
-    }
-}
+use specula_kernels::Path;
 
 /// Softmax(q kᵀ / √D) v for q `[L, H, D]` over caches k and v `[S, K, D]`; gives `[L, H·D]`.
 pub(crate) struct TreeAttention {
     /// One entry a row.
-    pub(crate) visible: Vec<Visible>,
+    pub(crate) visible: Vec<Path>,
 }
 
 impl CustomOp3 for TreeAttention {
@@ -50,7 +33,7 @@ impl CustomOp3 for TreeAttention {
         if let Some(bad) = self.visible.iter().flat_map(|v| &v.extra).find(|s| **s as usize >= slots) {
             bail!("attention: slot {bad} of a cache of {slots}");
         }
-        if let Some(bad) = self.visible.iter().find(|v| v.prefix > slots || v.len() == 0) {
+        if let Some(bad) = self.visible.iter().find(|v| v.prefix > slots || v.is_empty()) {
             bail!("attention: a prefix of {} in a cache of {slots}", bad.prefix);
         }
         let shape = HeadShape { heads, kv_heads, dim };
@@ -63,6 +46,11 @@ impl CustomOp3 for TreeAttention {
         }
         Ok((CpuStorage::F32(out), (rows, heads * dim).into()))
     }
+}
+
+#[inline(always)]
+fn slot(path: &Path, i: usize) -> usize {
+    if i < path.prefix { i } else { path.extra[i - path.prefix] as usize }
 }
 
 fn flat<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -83,7 +71,7 @@ struct HeadShape {
 fn attend(
     q: &[f32],
     cache: (&[f32], &[f32]),
-    visible: &Visible,
+    visible: &Path,
     shape: HeadShape,
     scratch: &mut Vec<f32>,
     out: &mut [f32],
@@ -103,7 +91,7 @@ fn attend(
 fn attend_avx2(
     q: &[f32],
     cache: (&[f32], &[f32]),
-    visible: &Visible,
+    visible: &Path,
     shape: HeadShape,
     scratch: &mut Vec<f32>,
     out: &mut [f32],
@@ -115,7 +103,7 @@ fn attend_avx2(
 fn attend_body(
     q: &[f32],
     (k, v): (&[f32], &[f32]),
-    visible: &Visible,
+    visible: &Path,
     shape: HeadShape,
     scratch: &mut Vec<f32>,
     out: &mut [f32],
@@ -128,7 +116,7 @@ fn attend_body(
     scratch.resize(group * keys, 0.0);
     for kv in 0..kv_heads {
         for t in 0..keys {
-            let from = (visible.slot(t) * kv_heads + kv) * dim;
+            let from = (slot(visible, t) * kv_heads + kv) * dim;
             let key = &k[from..from + dim];
             for g in 0..group {
                 let head = kv * group + g;
@@ -142,7 +130,7 @@ fn attend_body(
             let out = &mut out[head * dim..(head + 1) * dim];
             out.fill(0.0);
             for (t, weight) in weights.iter().enumerate() {
-                let from = (visible.slot(t) * kv_heads + kv) * dim;
+                let from = (slot(visible, t) * kv_heads + kv) * dim;
                 for (o, value) in out.iter_mut().zip(&v[from..from + dim]) {
                     *o += weight * value;
                 }
@@ -238,14 +226,14 @@ mod tests {
         let q = Tensor::randn(0f32, 1.0, (1, heads, dim), &device).expect("cpu");
         let path: Vec<u32> = (0..21).chain([30, 25, 39, 33]).collect();
         let index = Tensor::new(path.as_slice(), &device).expect("cpu");
-        let run = |k: &Tensor, v: &Tensor, visible: Visible| {
+        let run = |k: &Tensor, v: &Tensor, visible: Path| {
             let op = TreeAttention { visible: vec![visible] };
             let out = q.apply_op3_no_bwd(k, v, &op).expect("valid shapes");
             out.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("cpu")
         };
-        let scattered = run(&k, &v, Visible { prefix: 21, extra: path[21..].to_vec() });
+        let scattered = run(&k, &v, Path { prefix: 21, extra: path[21..].to_vec() });
         let (k2, v2) = (k.index_select(&index, 0).expect("cpu"), v.index_select(&index, 0).expect("cpu"));
-        assert_eq!(scattered, run(&k2, &v2, Visible { prefix: 25, extra: vec![] }));
+        assert_eq!(scattered, run(&k2, &v2, Path { prefix: 25, extra: vec![] }));
     }
 
     #[test]
@@ -255,7 +243,7 @@ mod tests {
         let k = Tensor::randn(0f32, 1.0, (slots, heads, dim), &device).expect("cpu");
         let v = Tensor::randn(0f32, 1.0, (slots, heads, dim), &device).expect("cpu");
         let q = Tensor::randn(0f32, 1.0, (1, heads, dim), &device).expect("cpu");
-        let op = TreeAttention { visible: vec![Visible { prefix: slots, extra: vec![] }] };
+        let op = TreeAttention { visible: vec![Path { prefix: slots, extra: vec![] }] };
         let got = q.apply_op3_no_bwd(&k, &v, &op).expect("valid shapes");
         let reference = || -> Result<Tensor> {
             let scores = q.transpose(0, 1)?.contiguous()?.matmul(&k.transpose(0, 1)?.t()?.contiguous()?)?;

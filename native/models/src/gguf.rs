@@ -149,17 +149,23 @@ impl<'a> Gguf<'a> {
 
     /// A tensor of this file; `order` says from which row each of its rows is read (the file's order if `None`).
     pub(crate) fn tensor(&self, name: &str, order: Option<&[usize]>) -> Result<QTensor, String> {
+        let (kind, raw) = self.raw(name, order)?;
+        // Candle reads blocks in place, which needs the alignment that an allocation has and a file may not have.
+        let raw = Cow::Owned(raw.into_owned());
+        QStorage::from_data(raw, &Device::Cpu, kind)
+            .and_then(|storage| QTensor::new(storage, Shape::from_dims(&self.tensors[name].shape)))
+            .map_err(|error| format!("tensor `{name}`: {error}"))
+    }
+
+    /// A tensor's bytes as they lie in the file, its rows in another order if one is given.
+    pub(crate) fn raw(&self, name: &str, order: Option<&[usize]>) -> Result<(GgmlDType, Cow<'a, [u8]>), String> {
         let place = self.tensors.get(name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
         let mut raw = Cow::Borrowed(&self.data[place.from..place.from + place.len]);
         if let Some(order) = order {
             let width = place.len / order.len();
             raw = Cow::Owned(order.iter().flat_map(|row| &raw[row * width..(row + 1) * width]).copied().collect());
         }
-        // Candle reads blocks in place, which needs the alignment that an allocation has and a file may not have.
-        let raw = Cow::Owned(raw.into_owned());
-        QStorage::from_data(raw, &Device::Cpu, place.kind)
-            .and_then(|storage| QTensor::new(storage, Shape::from_dims(&place.shape)))
-            .map_err(|error| format!("tensor `{name}`: {error}"))
+        Ok((place.kind, raw))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Transformers on candle: weights, tokenizers, chat templates, caches that can be cut back, every row's logits.
+//! Transformers: weights, tokenizers, chat templates, caches that can be cut back, every row's logits. Two decoders
+//! compute the same: [`fast`] on the CPU kernels, and [`transformer`] on candle, the reference.
 //!
 //! Shape letters: **L** new tokens of a pass, **S** cache slots, **H** heads, **K** key/value heads, **D** head size,
 //! **V** vocabulary. Row-invariance (a row's bits depend on its own path alone) is what exactness rests on; see
@@ -7,12 +8,15 @@
 mod attention;
 mod cache;
 mod config;
+mod fast;
 mod gguf;
 mod linear;
 mod load;
+mod model;
 mod pair;
 mod resized;
 mod session;
+mod slots;
 mod template;
 mod threads;
 mod tokenizer;
@@ -21,10 +25,10 @@ mod weights;
 
 pub use config::{Architecture, ModelConfig};
 pub use load::{LoadError, LoadedModel};
+pub use model::{Compute, Model};
 pub use pair::check_pair;
 pub use resized::Resized;
-pub use session::{PREFILL_ROWS, Session};
+pub use session::PREFILL_ROWS;
 pub use template::{ChatMessage, ChatTemplate, TemplateError};
 pub use threads::{ModelThread, limit_candle_threads};
 pub use tokenizer::Tokenizer;
-pub use transformer::Transformer;

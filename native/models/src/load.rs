@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use candle_core::safetensors::MmapedSafetensors;
 use memmap2::Mmap;
@@ -10,9 +9,9 @@ use serde_json::Value as Json;
 
 use crate::config::ModelConfig;
 use crate::gguf::Gguf;
+use crate::model::{Compute, Model};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tokenizer, named_tokens};
-use crate::transformer::Transformer;
 use crate::weights::Weights;
 
 /// A model ready to run.
@@ -21,7 +20,7 @@ pub struct LoadedModel {
     /// Name from the file's metadata, or the file's or folder's own.
     pub name: String,
     /// Weights.
-    pub transformer: Arc<Transformer>,
+    pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Its chat template, if it has one.
@@ -42,7 +41,15 @@ impl LoadedModel {
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let loaded = if path.is_dir() { open_folder(path) } else { open_gguf(path) };
+        Self::open_on(path, Compute::default())
+    }
+
+    /// [`LoadedModel::open`] for a decoder of one's choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_on(path: &Path, compute: Compute) -> Result<Self, LoadError> {
+        let loaded = if path.is_dir() { open_folder(path, compute) } else { open_gguf(path, compute) };
         loaded.map_err(|reason| LoadError { what: path.display().to_string(), reason })
     }
 
@@ -51,19 +58,19 @@ impl LoadedModel {
     /// # Errors
     /// What is wrong with them.
     pub fn from_gguf_bytes(name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
-        from_gguf(name, bytes).map_err(|reason| LoadError { what: name.to_owned(), reason })
+        from_gguf(name, bytes, Compute::default()).map_err(|reason| LoadError { what: name.to_owned(), reason })
     }
 }
 
-fn open_gguf(path: &Path) -> Result<LoadedModel, String> {
+fn open_gguf(path: &Path, compute: Compute) -> Result<LoadedModel, String> {
     let file = std::fs::File::open(path).map_err(text)?;
     // SAFETY: the operator's model file is mapped; it must not change while it is read here, before this function's
     // caller has the model.
     let bytes = unsafe { Mmap::map(&file) }.map_err(text)?;
-    from_gguf(&stem(path), &bytes)
+    from_gguf(&stem(path), &bytes, compute)
 }
 
-fn from_gguf(fallback_name: &str, bytes: &[u8]) -> Result<LoadedModel, String> {
+fn from_gguf(fallback_name: &str, bytes: &[u8], compute: Compute) -> Result<LoadedModel, String> {
     let file = Gguf::parse(bytes)?;
     let config = ModelConfig::from_gguf(&file)?;
     let weights = Weights::gguf(&file, config.architecture.interleaved_in_gguf());
@@ -72,12 +79,12 @@ fn from_gguf(fallback_name: &str, bytes: &[u8]) -> Result<LoadedModel, String> {
     Ok(LoadedModel {
         name: file.text("general.name")?.unwrap_or(fallback_name).to_owned(),
         tokenizer: Tokenizer::from_gguf(&file, config.vocab_size)?,
-        transformer: Arc::new(Transformer::new(config, &weights)?),
+        model: Model::new(config, &weights, compute)?,
         template,
     })
 }
 
-fn open_folder(folder: &Path) -> Result<LoadedModel, String> {
+fn open_folder(folder: &Path, compute: Compute) -> Result<LoadedModel, String> {
     let config = read_json(&folder.join("config.json"))?;
     let generation = optional(read_json, &folder.join("generation_config.json"))?;
     let config = ModelConfig::from_folder(&config, generation.as_ref()).map_err(|why| format!("config.json: {why}"))?;
@@ -85,12 +92,12 @@ fn open_folder(folder: &Path) -> Result<LoadedModel, String> {
     // SAFETY: as for GGUF files.
     let weights = unsafe { MmapedSafetensors::multi(&files) }.map_err(text)?;
     // First of all the weights: their size bounds the vocabulary that a tokenizer may declare.
-    let transformer = Arc::new(Transformer::new(config, &Weights::safetensors(&weights))?);
+    let model = Model::new(config, &Weights::safetensors(&weights), compute)?;
     let tokenizer = std::fs::read(folder.join("tokenizer.json")).map_err(|e| format!("tokenizer.json: {e}"))?;
-    let tokenizer = Tokenizer::from_json(&tokenizer, transformer.config().vocab_size);
+    let tokenizer = Tokenizer::from_json(&tokenizer, model.config().vocab_size);
     Ok(LoadedModel {
         name: stem(folder),
-        transformer,
+        model,
         tokenizer: tokenizer.map_err(|why| format!("tokenizer.json: {why}"))?,
         template: folder_template(folder)?,
     })

@@ -1,83 +1,118 @@
-//! One sequence on one model: the transformer's weights and the sequence's cache, as decoding sees them.
+//! One sequence on one model: a decoder's weights and the sequence's cache, as decoding sees them.
 
 use std::sync::Arc;
 
 use specula_decoding::model::{ExitRows, OnExit, chain_nodes};
 use specula_decoding::{LanguageModel, Logits, ModelError, NewNode, TokenId};
 
-use crate::cache::Cache;
-use crate::transformer::Transformer;
+use crate::config::ModelConfig;
+use crate::slots::Slots;
 
 /// Most rows of one prefill pass: bounds the pass's memory and how long other sequences wait for it.
 pub const PREFILL_ROWS: usize = 64;
 
-/// A [`LanguageModel`] on candle.
-pub struct Session {
-    model: Arc<Transformer>,
-    cache: Cache,
+/// Layers that can be run one after the other, over a cache of their own kind.
+pub(crate) trait Decoder: Send + Sync {
+    /// What a sequence holds.
+    type Cache: Send;
+    /// A pass on its way through the layers.
+    type Pass;
+
+    fn config(&self) -> &ModelConfig;
+
+    /// The cache of a new sequence.
+    fn cache(&self) -> Result<Self::Cache, ModelError>;
+
+    fn slots(cache: &Self::Cache) -> &Slots;
+
+    /// Embeds new nodes, whose tokens lie in the vocabulary, and reserves their slots: the state before layer 1.
+    fn begin(&self, cache: &mut Self::Cache, nodes: &[NewNode]) -> Result<Self::Pass, ModelError>;
+
+    /// Runs layers up to, not including, layer `until` (0-based).
+    fn run(&self, pass: &mut Self::Pass, cache: &mut Self::Cache, until: usize) -> Result<(), ModelError>;
+
+    /// Final norm and head over the current states: `[L, V]`. After all layers these are the model's rows, before that
+    /// an early exit's.
+    fn rows(&self, pass: &Self::Pass, cache: &mut Self::Cache) -> Result<Logits, ModelError>;
+
+    /// Keeps slots `0..from`, then those of `path`.
+    fn keep(&self, cache: &mut Self::Cache, from: usize, path: &[usize]) -> Result<(), ModelError>;
 }
 
-impl Session {
+/// A [`LanguageModel`] of a decoder.
+pub(crate) struct Session<D: Decoder> {
+    decoder: Arc<D>,
+    cache: D::Cache,
+}
+
+impl<D: Decoder> Session<D> {
     /// An empty sequence.
-    ///
-    /// # Errors
-    /// If the device has no room for its cache.
-    pub fn new(model: Arc<Transformer>) -> Result<Self, ModelError> {
-        let cache = model.cache().map_err(failure)?;
-        Ok(Self { model, cache })
+    pub(crate) fn new(decoder: Arc<D>) -> Result<Self, ModelError> {
+        let cache = decoder.cache()?;
+        Ok(Self { decoder, cache })
     }
 
-    fn try_forward(&mut self, nodes: &[NewNode], exit: Option<(usize, OnExit<'_>)>) -> candle_core::Result<Logits> {
-        let mut running = self.model.begin(&mut self.cache, nodes)?;
-        if let Some((layer, on_exit)) = exit {
-            self.model.run(&mut running, &mut self.cache, layer)?;
-            let rows: ExitRows = self.model.rows(&running)?;
-            on_exit(rows);
+    fn begin(&mut self, nodes: &[NewNode]) -> Result<D::Pass, ModelError> {
+        let vocab_size = self.decoder.config().vocab_size;
+        if let Some(bad) = nodes.iter().find(|n| n.token as usize >= vocab_size) {
+            return Err(ModelError(format!("token {} lies outside the vocabulary of {vocab_size}", bad.token)));
         }
-        self.model.run(&mut running, &mut self.cache, self.model.config().layers)?;
-        self.model.rows(&running)
-    }
-
-    fn try_prefill(&mut self, tokens: &[TokenId]) -> candle_core::Result<()> {
-        for chunk in tokens.chunks(PREFILL_ROWS) {
-            let nodes = chain_nodes(chunk, self.cache.linear());
-            let mut running = self.model.begin(&mut self.cache, &nodes)?;
-            self.model.run(&mut running, &mut self.cache, self.model.config().layers)?;
-        }
-        Ok(())
+        self.decoder.begin(&mut self.cache, nodes)
     }
 }
 
-impl LanguageModel for Session {
+impl<D: Decoder> LanguageModel for Session<D> {
     fn vocab_size(&self) -> usize {
-        self.model.config().vocab_size
+        self.decoder.config().vocab_size
     }
 
     fn context_length(&self) -> usize {
-        self.model.config().context_length
+        self.decoder.config().context_length
     }
 
     fn linear(&self) -> usize {
-        self.cache.linear()
+        D::slots(&self.cache).linear()
     }
 
     fn slots(&self) -> usize {
-        self.cache.slots()
+        D::slots(&self.cache).len()
     }
 
     fn forward(&mut self, nodes: &[NewNode], exit: Option<(usize, OnExit<'_>)>) -> Result<Logits, ModelError> {
-        self.try_forward(nodes, exit).map_err(failure)
+        let mut pass = self.begin(nodes)?;
+        if let Some((layer, on_exit)) = exit {
+            self.decoder.run(&mut pass, &mut self.cache, layer)?;
+            let rows: ExitRows = self.decoder.rows(&pass, &mut self.cache)?;
+            on_exit(rows);
+        }
+        self.decoder.run(&mut pass, &mut self.cache, self.decoder.config().layers)?;
+        self.decoder.rows(&pass, &mut self.cache)
     }
 
     fn prefill(&mut self, tokens: &[TokenId]) -> Result<(), ModelError> {
-        self.try_prefill(tokens).map_err(failure)
+        for chunk in tokens.chunks(PREFILL_ROWS) {
+            let mut pass = self.begin(&chain_nodes(chunk, self.linear()))?;
+            self.decoder.run(&mut pass, &mut self.cache, self.decoder.config().layers)?;
+        }
+        Ok(())
     }
 
     fn keep(&mut self, from: usize, path: &[usize]) -> Result<(), ModelError> {
-        self.cache.keep(from, path).map_err(failure)
+        self.decoder.keep(&mut self.cache, from, path)
     }
 }
 
-fn failure(error: candle_core::Error) -> ModelError {
-    ModelError(error.to_string())
+/// Paths of the newest `count` slots, refused where one is longer than the context.
+pub(crate) fn new_paths(
+    slots: &Slots,
+    count: usize,
+    config: &ModelConfig,
+) -> Result<Vec<specula_kernels::Path>, ModelError> {
+    let paths: Vec<_> = (slots.len() - count..slots.len()).map(|slot| slots.path(slot)).collect();
+    match paths.iter().find(|path| path.len() > config.context_length) {
+        None => Ok(paths),
+        Some(bad) => {
+            Err(ModelError(format!("position {} lies outside the context of {}", bad.len() - 1, config.context_length)))
+        }
+    }
 }

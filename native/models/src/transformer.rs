@@ -1,19 +1,21 @@
-//! One decoder for Llama, Qwen2 and Qwen3: grouped-query attention, rotary positions, gated feed-forward; biases and
+//! The reference, on candle: one decoder for Llama, Qwen2 and Qwen3: grouped-query attention, rotary positions, gated feed-forward; biases and
 //! norms on queries and keys where [`ModelConfig`] says so.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::rms_norm;
 use candle_nn::rotary_emb::rope_thd;
-use specula_decoding::{Logits, NewNode};
+use specula_decoding::{Logits, ModelError, NewNode};
 
 use crate::attention::TreeAttention;
 use crate::cache::Cache;
 use crate::config::ModelConfig;
 use crate::linear::Linear;
+use crate::session::{Decoder, new_paths};
+use crate::slots::Slots;
 use crate::weights::Weights;
 
 /// Immutable weights; sequences bring their caches.
-pub struct Transformer {
+pub(crate) struct Transformer {
     config: ModelConfig,
     device: Device,
     embeddings: Tensor,
@@ -61,53 +63,62 @@ impl Transformer {
         Ok(model)
     }
 
-    /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
+    fn states(&self, nodes: &[NewNode], positions: &[u32]) -> Result<(Tensor, (Tensor, Tensor))> {
+        let tokens = Tensor::new(nodes.iter().map(|n| n.token).collect::<Vec<_>>(), &self.device)?;
+        let rotary = rotary(positions, &self.config.rope_frequencies, &self.device)?;
+        Ok((self.embeddings.index_select(&tokens, 0)?, rotary))
+    }
+
+    fn logits(&self, states: &Tensor) -> Result<Vec<f32>> {
+        let normed = rms_norm(states, &self.norm, self.config.rms_eps)?;
+        self.head.forward(&normed)?.flatten_all()?.to_vec1()
+    }
+}
+
+impl Decoder for Transformer {
+    type Cache = Cache;
+    type Pass = Running;
+
+    fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    pub(crate) fn cache(&self) -> Result<Cache> {
-        Cache::new(self.config.layers, self.config.kv_heads, self.config.head_dim, &self.device)
+    fn cache(&self) -> std::result::Result<Cache, ModelError> {
+        Cache::new(self.config.layers, self.config.kv_heads, self.config.head_dim, &self.device).map_err(failure)
     }
 
-    /// Embeds new nodes and reserves their slots: the state before layer 1, `[L, hidden]`.
-    pub(crate) fn begin(&self, cache: &mut Cache, nodes: &[NewNode]) -> Result<Running> {
-        if let Some(bad) = nodes.iter().find(|n| n.token as usize >= self.config.vocab_size) {
-            bail!("token {} lies outside the vocabulary of {}", bad.token, self.config.vocab_size);
-        }
-        let first = cache.slots();
-        cache.add(nodes)?;
-        let visible: Vec<_> = (first..cache.slots()).map(|slot| cache.visible(slot)).collect();
-        let positions: Vec<u32> = visible.iter().map(|v| v.len() as u32 - 1).collect();
-        if let Some(bad) = positions.iter().find(|p| **p as usize >= self.config.context_length) {
-            bail!("position {bad} lies outside the context of {}", self.config.context_length);
-        }
-        let tokens = Tensor::new(nodes.iter().map(|n| n.token).collect::<Vec<_>>(), &self.device)?;
-        let rotary = rotary(&positions, &self.config.rope_frequencies, &self.device)?;
-        Ok(Running {
-            states: self.embeddings.index_select(&tokens, 0)?,
-            pass: Pass { rotary, attention: TreeAttention { visible } },
-            next_layer: 0,
-        })
+    fn slots(cache: &Cache) -> &Slots {
+        cache.slots()
     }
 
-    /// Runs layers up to, not including, layer `until` (0-based).
-    pub(crate) fn run(&self, running: &mut Running, cache: &mut Cache, until: usize) -> Result<()> {
+    fn begin(&self, cache: &mut Cache, nodes: &[NewNode]) -> std::result::Result<Running, ModelError> {
+        cache.add(nodes).map_err(failure)?;
+        let visible = new_paths(cache.slots(), nodes.len(), &self.config)?;
+        let positions: Vec<u32> = visible.iter().map(|path| path.len() as u32 - 1).collect();
+        let (states, rotary) = self.states(nodes, &positions).map_err(failure)?;
+        Ok(Running { states, pass: Pass { rotary, attention: TreeAttention { visible } }, next_layer: 0 })
+    }
+
+    fn run(&self, running: &mut Running, cache: &mut Cache, until: usize) -> std::result::Result<(), ModelError> {
         for index in running.next_layer..until {
-            running.states =
-                self.layers[index].forward(&self.config, &running.states, &running.pass, (cache, index))?;
+            let states = self.layers[index].forward(&self.config, &running.states, &running.pass, (cache, index));
+            running.states = states.map_err(failure)?;
         }
         running.next_layer = until;
         Ok(())
     }
 
-    /// Final norm and head over the current states: `[L, V]`. After all layers these are the model's rows, before that
-    /// an early exit's.
-    pub(crate) fn rows(&self, running: &Running) -> Result<Logits> {
-        let normed = rms_norm(&running.states, &self.norm, self.config.rms_eps)?;
-        let rows = self.head.forward(&normed)?;
-        Ok(Logits::new(rows.flatten_all()?.to_vec1()?, self.config.vocab_size))
+    fn rows(&self, running: &Running, _: &mut Cache) -> std::result::Result<Logits, ModelError> {
+        Ok(Logits::new(self.logits(&running.states).map_err(failure)?, self.config.vocab_size))
     }
+
+    fn keep(&self, cache: &mut Cache, from: usize, path: &[usize]) -> std::result::Result<(), ModelError> {
+        cache.keep(from, path).map_err(failure)
+    }
+}
+
+fn failure(error: candle_core::Error) -> ModelError {
+    ModelError(error.to_string())
 }
 
 /// A pass on its way through the layers.

@@ -5,9 +5,11 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use candle_core::quantized::{QMatMul, QTensor};
+use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use specula_kernels::Matrix;
 
 use crate::config::FREQUENCY_FACTORS;
 use crate::gguf::Gguf;
@@ -55,9 +57,13 @@ impl<'a> Weights<'a> {
         name: &str,
         bias: bool,
     ) -> Result<Linear, String> {
-        let interleaved = matches!(self.source, Source::Gguf { interleaved_heads: true, .. });
-        let order = interleaved.then(|| halves_from_interleaved(heads, head_dim));
+        let order = self.order_of_heads(heads, head_dim);
         self.ordered_linear((heads * head_dim, input), name, bias, order.as_deref())
+    }
+
+    fn order_of_heads(&self, heads: usize, head_dim: usize) -> Option<Vec<usize>> {
+        let interleaved = matches!(self.source, Source::Gguf { interleaved_heads: true, .. });
+        interleaved.then(|| halves_from_interleaved(heads, head_dim))
     }
 
     fn ordered_linear(
@@ -79,6 +85,58 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// A matrix `[out, in]` packed for the kernels.
+    ///
+    /// # Errors
+    /// Also if they do not have its format.
+    pub(crate) fn packed(&self, out: usize, input: usize, name: &str) -> Result<Matrix, String> {
+        self.ordered_packed((out, input), name, None)
+    }
+
+    /// The same for queries and keys, as for [`Weights::heads_linear`].
+    pub(crate) fn heads_packed(
+        &self,
+        (heads, head_dim): (usize, usize),
+        input: usize,
+        name: &str,
+    ) -> Result<Matrix, String> {
+        let order = self.order_of_heads(heads, head_dim);
+        self.ordered_packed((heads * head_dim, input), name, order.as_deref())
+    }
+
+    fn ordered_packed(
+        &self,
+        (out, input): (usize, usize),
+        name: &str,
+        order: Option<&[usize]>,
+    ) -> Result<Matrix, String> {
+        let name = format!("{name}.weight");
+        let packed = match self.source {
+            Source::Gguf { file, .. } => {
+                let gguf = self.checked_gguf(&[out, input], &name)?;
+                let (kind, raw) = file.raw(&gguf, order)?;
+                match kind {
+                    GgmlDType::Q8_0 => Matrix::q8_0(out, input, &raw),
+                    GgmlDType::F32 => Matrix::f32(out, input, &from_bytes(&raw, f32::from_le_bytes)),
+                    GgmlDType::F16 => Matrix::f16(out, input, &from_bytes(&raw, f16::from_le_bytes)),
+                    GgmlDType::BF16 => Matrix::bf16(out, input, &from_bytes(&raw, bf16::from_le_bytes)),
+                    other => return Err(format!("tensor `{gguf}` is of type {other:?}")),
+                }
+            }
+            Source::Safetensors(files) => {
+                let view = files.get(&name).map_err(|_| missing(&name))?;
+                self.check_shape(&name, view.shape(), &[out, input])?;
+                match DType::try_from(view.dtype()) {
+                    Ok(DType::F32) => Matrix::f32(out, input, &from_bytes(view.data(), f32::from_le_bytes)),
+                    Ok(DType::F16) => Matrix::f16(out, input, &from_bytes(view.data(), f16::from_le_bytes)),
+                    Ok(DType::BF16) => Matrix::bf16(out, input, &from_bytes(view.data(), bf16::from_le_bytes)),
+                    _ => return Err(format!("tensor `{name}` is of type {:?}", view.dtype())),
+                }
+            }
+        };
+        packed.map_err(|error| format!("tensor `{name}`: {error}"))
+    }
+
     /// A matrix `[rows, width]` in f32, for look-ups.
     pub(crate) fn table(&self, rows: usize, width: usize, name: &str) -> Result<Tensor, String> {
         self.dense(&[rows, width], &format!("{name}.weight"))
@@ -87,6 +145,11 @@ impl<'a> Weights<'a> {
     /// A vector in f32.
     pub(crate) fn vector(&self, len: usize, name: &str) -> Result<Tensor, String> {
         self.dense(&[len], name)
+    }
+
+    /// The same as plain numbers.
+    pub(crate) fn values(&self, len: usize, name: &str) -> Result<Vec<f32>, String> {
+        self.vector(len, name)?.to_vec1().map_err(|error| format!("tensor `{name}`: {error}"))
     }
 
     fn dense(&self, shape: &[usize], name: &str) -> Result<Tensor, String> {
@@ -106,9 +169,15 @@ impl<'a> Weights<'a> {
 
     fn quantised(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<QTensor, String> {
         let Source::Gguf { file, .. } = self.source else { return Err(missing(name)) };
+        file.tensor(&self.checked_gguf(shape, name)?, order)
+    }
+
+    /// GGUF's name of a tensor that is there and has this shape.
+    fn checked_gguf(&self, shape: &[usize], name: &str) -> Result<String, String> {
+        let Source::Gguf { file, .. } = self.source else { return Err(missing(name)) };
         let gguf = gguf_name(name);
         self.check_shape(&gguf, file.shape(&gguf).ok_or_else(|| missing(&gguf))?, shape)?;
-        file.tensor(&gguf, order)
+        Ok(gguf)
     }
 
     fn check_shape(&self, name: &str, found: &[usize], due: &[usize]) -> Result<(), String> {
@@ -135,6 +204,11 @@ impl<'a> Weights<'a> {
             )),
         }
     }
+}
+
+/// Little-endian values of N bytes each.
+fn from_bytes<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect()
 }
 
 fn missing(name: &str) -> String {

@@ -6,18 +6,23 @@ use std::path::Path;
 
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, NewNode, TokenId};
-use specula_models::{LoadedModel, Session};
+use specula_models::{Compute, LoadedModel};
 
-fn open(name: &str) -> LoadedModel {
-    LoadedModel::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights").join(name)).expect("embedded weights")
+const BOTH: [Compute; 2] = [Compute::Kernels, Compute::Candle];
+
+fn open(name: &str, compute: Compute) -> LoadedModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights").join(name);
+    let model = LoadedModel::open_on(&path, compute).expect("embedded weights");
+    assert_eq!(model.model.compute(), compute, "{}", model.model.computed_by());
+    model
 }
 
 fn text(len: usize) -> Vec<TokenId> {
     (0..len as u32).map(|i| (i * 7919 + 13) % 4093 + 3).collect()
 }
 
-fn session(model: &LoadedModel, prefix: &[TokenId]) -> Session {
-    let mut session = Session::new(model.transformer.clone()).expect("cpu");
+fn session(model: &LoadedModel, prefix: &[TokenId]) -> Box<dyn LanguageModel> {
+    let mut session = model.model.session().expect("cpu");
     session.prefill(prefix).expect("fits");
     session
 }
@@ -54,21 +59,28 @@ fn windows_equal_single_rows(model: &LoadedModel) {
 
 #[test]
 fn windows_equal_single_rows_in_the_target() {
-    windows_equal_single_rows(&open("target.gguf"));
+    windows_equal_single_rows(&open("target.gguf", Compute::Kernels));
 }
 
 #[test]
 fn windows_equal_single_rows_in_the_draft() {
-    windows_equal_single_rows(&open("draft.gguf"));
+    windows_equal_single_rows(&open("draft.gguf", Compute::Kernels));
+}
+
+/// On candle the draft stands for both: the target would take a minute.
+#[test]
+fn windows_equal_single_rows_on_candle() {
+    windows_equal_single_rows(&open("draft.gguf", Compute::Candle));
 }
 
 #[test]
 fn prefill_chunks_do_not_matter() {
-    for name in ["target.gguf", "draft.gguf"] {
-        let model = open(name);
+    let models = [("target.gguf", Compute::Kernels), ("draft.gguf", Compute::Kernels), ("draft.gguf", Compute::Candle)];
+    for (name, compute) in models {
+        let model = open(name, compute);
         let all = text(301);
         let row = |chunks: &[usize]| {
-            let mut session = Session::new(model.transformer.clone()).expect("cpu");
+            let mut session = model.model.session().expect("cpu");
             let mut from = 0;
             for chunk in chunks.iter().cycle() {
                 let to = (from + chunk).min(300);
@@ -82,7 +94,7 @@ fn prefill_chunks_do_not_matter() {
         };
         let want = row(&[1]);
         for chunks in [vec![300], vec![2], vec![3, 5], vec![17], vec![33, 1], vec![64, 100]] {
-            assert_eq!(row(&chunks), want, "{name}, chunks {chunks:?}");
+            assert_eq!(row(&chunks), want, "{name}, {compute:?}, chunks {chunks:?}");
         }
     }
 }
@@ -90,17 +102,22 @@ fn prefill_chunks_do_not_matter() {
 /// A tree's rows are the rows of its paths; and a path kept out of a tree serves as if it had been fed alone.
 #[test]
 fn trees_equal_their_paths() {
-    let model = open("target.gguf");
+    for compute in BOTH {
+        trees_equal_their_paths_in(&open("target.gguf", compute));
+    }
+}
+
+fn trees_equal_their_paths_in(model: &LoadedModel) {
     let all = text(64);
     let base = 40;
-    let mut tree = session(&model, &all[..base]);
+    let mut tree = session(model, &all[..base]);
     // Slots: 40 a, 41 b after a (linear); 42 c after a, 43 d after c, 44 e after the prompt, 45 f after d.
     let parents = [39, 40, 40, 42, 39, 43];
     let nodes: Vec<NewNode> =
         parents.iter().enumerate().map(|(i, p)| NewNode { token: all[base + i], parent: Some(*p) }).collect();
     let rows = tree.forward(&nodes, None).expect("a tree");
     let path = [all[base], all[base + 2], all[base + 3], all[base + 5]];
-    let mut alone = session(&model, &all[..base]);
+    let mut alone = session(model, &all[..base]);
     let path_rows = alone.forward(&chain_nodes(&path, base), None).expect("a path");
     for (i, node) in [0, 2, 3, 5].into_iter().enumerate() {
         assert_eq!(bits(rows.row(node)), bits(path_rows.row(i)), "node {node}");
@@ -114,13 +131,18 @@ fn trees_equal_their_paths() {
 /// Looking half-way does not disturb the pass.
 #[test]
 fn the_exit_does_not_change_rows() {
-    let model = open("target.gguf");
+    for compute in BOTH {
+        the_exit_does_not_change_rows_in(&open("target.gguf", compute));
+    }
+}
+
+fn the_exit_does_not_change_rows_in(model: &LoadedModel) {
     let all = text(50);
-    let mut plain = session(&model, &all[..30]);
+    let mut plain = session(model, &all[..30]);
     let nodes = chain_nodes(&all[30..35], 30);
     let want = plain.forward(&nodes, None).expect("rows");
     let mut seen = 0;
-    let mut exited = session(&model, &all[..30]);
+    let mut exited = session(model, &all[..30]);
     let got = exited.forward(&nodes, Some((4, &mut |rows| seen = rows.rows()))).expect("rows");
     assert_eq!(seen, 5);
     assert_eq!(want, got);

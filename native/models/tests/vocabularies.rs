@@ -10,7 +10,7 @@ use random::{Model, all, fresh, open, rows, text};
 use serde_json::{Value as Json, json};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, Logits};
-use specula_models::{ChatMessage, LoadedModel, Resized, Session, check_pair};
+use specula_models::{ChatMessage, LoadedModel, Resized, check_pair};
 
 fn small(name: &str) -> Model {
     let model = all().into_iter().find(|m| m.name == name).expect("one of that name");
@@ -150,8 +150,8 @@ fn metadata_and_tokenizer_json_are_one_tokenizer() {
         {
             assert_eq!(chat(&folder, &messages), chat(&gguf, &messages));
         }
-        assert_eq!(folder.transformer.config().end_tokens, [model.vocabulary.id(model.vocabulary.end)]);
-        assert!(gguf.transformer.config().end_tokens.contains(&model.vocabulary.id(model.vocabulary.end)));
+        assert_eq!(folder.model.config().end_tokens, [model.vocabulary.id(model.vocabulary.end)]);
+        assert!(gguf.model.config().end_tokens.contains(&model.vocabulary.id(model.vocabulary.end)));
     }
 }
 
@@ -258,7 +258,7 @@ fn a_drafts_rows_are_cut_or_filled_up() {
     let text = text(9);
     let want = rows(&loaded, &text, 9);
     for size in [300, 320, 384] {
-        let mut resized = Resized::new(Box::new(Session::new(loaded.transformer.clone()).expect("cpu")), size);
+        let mut resized = Resized::new(loaded.model.session().expect("cpu"), size);
         resized.prefill(&text[..4]).expect("fits");
         let mut exits = 0;
         let mut on_exit = |exit: Logits| exits = exit.row(4).len();

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     println!("accelerators     none in this build (CPU only)");
     match startup::pair(args) {
         Ok((target, draft)) => {
-            let config = target.transformer.config();
+            let config = target.model.config();
             println!(
                 "target           {} ({}, {} layers, {} tokens of context, vocabulary {})",
                 target.name,
@@ -28,15 +28,17 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
                 config.context_length,
                 config.vocab_size
             );
+            println!("                 computed by {}", target.model.computed_by());
             match draft {
                 Some(draft) => {
-                    let config = draft.transformer.config();
+                    let config = draft.model.config();
                     println!(
                         "draft            {} ({}, {} layers)",
                         draft.name,
                         config.architecture.name(),
                         config.layers
                     );
+                    println!("                 computed by {}", draft.model.computed_by());
                     if let Err(why) = specula_models::check_pair(&target, &draft) {
                         println!("                 {why}");
                     }

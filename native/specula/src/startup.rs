@@ -23,6 +23,9 @@ static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
 /// Starts an engine.
 pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
     let (target, draft) = pair(args)?;
+    for model in [Some(&target), draft.as_ref()].into_iter().flatten() {
+        tracing::info!(model = model.name, by = model.model.computed_by(), "computed");
+    }
     let config = EngineConfig {
         target,
         draft,

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value as Json, json};
+use specula_decoding::TokenId;
 use specula_decoding::model::chain_nodes;
-use specula_decoding::{LanguageModel, TokenId};
-use specula_models::{LoadedModel, Session};
+use specula_models::LoadedModel;
 use vocabulary::Vocabulary;
 
 /// What a random model is.
@@ -229,7 +229,7 @@ pub(crate) fn text(len: usize) -> Vec<TokenId> {
 
 /// Logits after each token, fed in windows of `window`.
 pub(crate) fn rows(model: &LoadedModel, tokens: &[TokenId], window: usize) -> Vec<Vec<f32>> {
-    let mut session = Session::new(model.transformer.clone()).expect("cpu");
+    let mut session = model.model.session().expect("cpu");
     let pieces = tokens.chunks(window).map(|piece| {
         let rows = session.forward(&chain_nodes(piece, session.linear()), None).expect("rows");
         (0..rows.rows()).map(|i| rows.row(i).to_vec()).collect::<Vec<_>>()

@@ -1,0 +1,149 @@
+//! Keys and values of one layer. Keys lie in groups of sixteen slots, dimension by dimension, so that sixteen scores are
+//! computed at once; both grow without moving what they hold.
+
+use crate::lanes::WIDTH;
+
+/// Heads of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadShape {
+    /// H, a multiple of K.
+    pub heads: usize,
+    /// K.
+    pub kv_heads: usize,
+    /// D, even.
+    pub dim: usize,
+}
+
+impl HeadShape {
+    /// H · D.
+    pub fn query_width(self) -> usize {
+        self.heads * self.dim
+    }
+
+    /// K · D.
+    pub fn key_width(self) -> usize {
+        self.kv_heads * self.dim
+    }
+
+    /// D padded to whole registers.
+    fn padded(self) -> usize {
+        self.dim.next_multiple_of(WIDTH)
+    }
+}
+
+/// Slots of a group, and the values that a head's are padded to a multiple of.
+pub(crate) const GROUP: usize = WIDTH;
+
+/// Keys and values by slot.
+pub struct KeyValues {
+    shape: HeadShape,
+    /// `[slot / 16][K][D][16]`.
+    keys: Vec<f32>,
+    /// `[slot][K][D]`, D padded with zeros.
+    values: Vec<f32>,
+}
+
+impl KeyValues {
+    /// Without slots.
+    ///
+    /// # Panics
+    /// If H is no multiple of K, or one of them is 0.
+    pub fn new(shape: HeadShape) -> Self {
+        assert!(shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads) && shape.dim > 0, "{shape:?}");
+        Self { shape, keys: Vec::new(), values: Vec::new() }
+    }
+
+    /// Makes room for slots `0..slots`; what is held stays.
+    pub fn reserve(&mut self, slots: usize) {
+        let slots = slots.next_multiple_of(GROUP);
+        if self.capacity() < slots {
+            self.keys.resize(slots * self.shape.key_width(), 0.0);
+            self.values.resize(slots * self.shape.kv_heads * self.shape.padded(), 0.0);
+        }
+    }
+
+    /// Slots there is room for.
+    pub fn capacity(&self) -> usize {
+        self.keys.len() / self.shape.key_width()
+    }
+
+    pub(crate) fn shape(&self) -> HeadShape {
+        self.shape
+    }
+
+    /// Stores a slot's keys and values, each `[K, D]`.
+    pub(crate) fn store(&mut self, slot: usize, keys: &[f32], values: &[f32]) {
+        let (width, dim, padded) = (self.shape.key_width(), self.shape.dim, self.shape.padded());
+        let held = &mut self.values[slot * self.shape.kv_heads * padded..];
+        for (held, value) in held.chunks_exact_mut(padded).zip(values.chunks_exact(dim)) {
+            held[..dim].copy_from_slice(value);
+        }
+        let group = &mut self.keys[slot / GROUP * GROUP * width..][..GROUP * width];
+        for (lane, key) in group[slot % GROUP..].iter_mut().step_by(GROUP).zip(keys) {
+            *lane = *key;
+        }
+    }
+
+    /// Copies slot `from` to slot `to`.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    pub fn copy(&mut self, from: usize, to: usize) {
+        let width = self.shape.kv_heads * self.shape.padded();
+        self.values.copy_within(from * width..(from + 1) * width, to * width);
+        let width = self.shape.key_width();
+        let start = |slot: usize| slot / GROUP * GROUP * width + slot % GROUP;
+        for i in 0..width {
+            self.keys[start(to) + i * GROUP] = self.keys[start(from) + i * GROUP];
+        }
+    }
+
+    /// Keys of a head in a group of slots, `[D][16]`.
+    #[inline(always)]
+    pub(crate) fn key_group(&self, group: usize, kv_head: usize) -> &[[f32; GROUP]] {
+        let HeadShape { kv_heads, dim, .. } = self.shape;
+        let from = (group * kv_heads + kv_head) * dim * GROUP;
+        self.keys[from..from + dim * GROUP].as_chunks().0
+    }
+
+    /// Values of a head by slot, in registers' worths: `part` of slot `s` is at `s · stride + part`.
+    #[inline(always)]
+    pub(crate) fn values(&self, kv_head: usize) -> Values<'_> {
+        let HeadShape { kv_heads, .. } = self.shape;
+        let parts = self.shape.padded() / WIDTH;
+        Values { parts: &self.values.as_chunks().0[kv_head * parts..], stride: kv_heads * parts }
+    }
+}
+
+/// Values of one head.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'a> {
+    pub(crate) parts: &'a [[f32; WIDTH]],
+    pub(crate) stride: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_hold_what_was_stored_after_growth_and_copies() {
+        let mut cache = KeyValues::new(HeadShape { heads: 4, kv_heads: 2, dim: 6 });
+        let row = |slot: usize, sign: f32| -> Vec<f32> { (0..12).map(|i| sign * (slot * 100 + i) as f32).collect() };
+        for slot in 0..50 {
+            cache.reserve(slot + 1);
+            cache.store(slot, &row(slot, 1.0), &row(slot, -1.0));
+        }
+        cache.copy(49, 17);
+        for slot in 0..50 {
+            let held = if slot == 17 { 49 } else { slot };
+            for head in 0..2 {
+                let keys: Vec<f32> =
+                    cache.key_group(slot / GROUP, head).iter().map(|lanes| lanes[slot % GROUP]).collect();
+                assert_eq!(keys, row(held, 1.0)[head * 6..][..6]);
+                let values = cache.values(head);
+                assert_eq!(values.parts[slot * values.stride][..6], row(held, -1.0)[head * 6..][..6]);
+            }
+        }
+    }
+}

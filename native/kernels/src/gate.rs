@@ -1,0 +1,33 @@
+//! The gate of a feed-forward block.
+
+use crate::isa::compiled_for_each_isa;
+use crate::math::exp;
+use crate::team::{Parts, Team};
+
+/// `to = silu(gate) · up` for rows `[gate | up]` of x `[L, 2 · width]`; `to` is `[L, width]`.
+///
+/// # Panics
+/// If shapes do not fit.
+pub fn gate(team: &Team, x: &[f32], width: usize, to: &mut [f32]) {
+    assert!(x.len() == 2 * to.len() && to.len().is_multiple_of(width), "{} → {} values", x.len(), to.len());
+    let rows = to.len() / width;
+    let to = Parts::new(to);
+    team.run(rows, 2, &|range| {
+        for row in range {
+            let (gate, up) = x[2 * row * width..2 * (row + 1) * width].split_at(width);
+            // SAFETY: each row is one task's.
+            gate_row(team.isa(), gate, up, unsafe { to.part(row * width..(row + 1) * width) });
+        }
+    });
+}
+
+compiled_for_each_isa! {
+    fn gate_row(gate: &[f32], up: &[f32], to: &mut [f32]) = gate_body;
+}
+
+#[inline(always)]
+fn gate_body(gate: &[f32], up: &[f32], to: &mut [f32]) {
+    for ((to, gate), up) in to.iter_mut().zip(gate).zip(up) {
+        *to = gate / (1.0 + exp(-gate)) * up;
+    }
+}

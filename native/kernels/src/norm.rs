@@ -1,0 +1,44 @@
+//! Root-mean-square norm, and sums of rows.
+
+use crate::isa::{Isa, compiled_for_each_isa};
+use crate::math::sum_of_squares;
+
+/// `to = x / √(mean(x²) + ε) · weight` for every row of x `[L, width]`, width being that of `weight`.
+///
+/// # Panics
+/// If `to` is not as long as `x`, or `x` does not consist of whole rows.
+pub fn norm_rows(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, to: &mut [f32]) {
+    assert!(x.len() == to.len() && x.len().is_multiple_of(weight.len()), "{} values to norm", x.len());
+    norm(isa, x, weight, epsilon, to);
+}
+
+compiled_for_each_isa! {
+    fn norm(x: &[f32], weight: &[f32], epsilon: f32, to: &mut [f32]) = norm_body;
+}
+
+#[inline(always)]
+fn norm_body(x: &[f32], weight: &[f32], epsilon: f32, to: &mut [f32]) {
+    for (x, to) in x.chunks_exact(weight.len()).zip(to.chunks_exact_mut(weight.len())) {
+        let factor = factor(x, epsilon);
+        for ((to, x), weight) in to.iter_mut().zip(x).zip(weight) {
+            *to = x * factor * weight;
+        }
+    }
+}
+
+/// 1 / √(mean(x²) + ε).
+#[inline(always)]
+pub(crate) fn factor(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (sum_of_squares(x) / x.len() as f32 + epsilon).sqrt()
+}
+
+/// `x += y`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add_rows(x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len(), "sums of rows");
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}

@@ -1,0 +1,243 @@
+//! What every kernel promises: the same bits on every instruction set this machine has, for one row or many, alone or
+//! with helpers. And the right numbers, against the same sums in f64.
+
+use half::{bf16, f16};
+use specula_kernels::{
+    HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, attend, gate, norm_rows, products,
+    turn_heads,
+};
+
+/// A generator (xorshift64) whose values every run repeats.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Evenly over −1…1.
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn floats(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.float()).collect()
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+fn teams() -> Vec<Team> {
+    let alone = Isa::available().into_iter().map(Team::alone);
+    let helped = [1, 2].map(|helpers| Team::start(Isa::best(), (0..helpers).map(|_| || {}).collect()));
+    alone.chain(helped.into_iter().map(|team| team.expect("threads"))).collect()
+}
+
+/// Q8_0 blocks with every kind of scale and with −128, which quantisers avoid but files may hold.
+fn q8_0(random: &mut Random, out: usize, input: usize) -> Matrix {
+    let mut blocks = Vec::new();
+    for _ in 0..out * input / 32 {
+        let scale = [0.013, -0.5, 1e-7, 0.0][random.below(4)] * (1.0 + random.float());
+        blocks.extend(f16::from_f32(scale).to_le_bytes());
+        blocks.extend((0..32).map(|_| if random.below(5) == 0 { 128 } else { random.next() as u8 }));
+    }
+    Matrix::q8_0(out, input, &blocks).expect("whole blocks")
+}
+
+fn every_format(random: &mut Random, out: usize, input: usize) -> Vec<(&'static str, Matrix)> {
+    let floats = random.floats(out * input);
+    let f16s: Vec<f16> = floats.iter().map(|x| f16::from_f32(*x)).collect();
+    let bf16s: Vec<bf16> = floats.iter().map(|x| bf16::from_f32(*x)).collect();
+    vec![
+        ("q8_0", q8_0(random, out, input)),
+        ("f32", Matrix::f32(out, input, &floats).expect("whole rows")),
+        ("f16", Matrix::f16(out, input, &f16s).expect("whole rows")),
+        ("bf16", Matrix::bf16(out, input, &bf16s).expect("whole rows")),
+    ]
+}
+
+fn product(team: &Team, matrices: &[&Matrix], x: &[f32]) -> Vec<f32> {
+    let width: usize = matrices.iter().map(|m| m.out()).sum();
+    let mut y = vec![f32::NAN; x.len() / matrices[0].input() * width];
+    products(team, matrices, x, &mut Scratch::default(), &mut y);
+    y
+}
+
+#[test]
+fn products_have_the_same_bits_everywhere() {
+    let mut random = Random(1);
+    let teams = teams();
+    for (out, input) in [(1, 32), (7, 64), (16, 96), (37, 128), (64, 32), (250, 320)] {
+        for (name, matrix) in every_format(&mut random, out, input) {
+            for rows in (1..=17).chain([33]) {
+                let x = random.floats(rows * input);
+                let singles: Vec<u32> =
+                    x.chunks(input).flat_map(|x| bits(&product(&teams[0], &[&matrix], x))).collect();
+                for team in &teams {
+                    let y = bits(&product(team, &[&matrix], &x));
+                    assert_eq!(y, singles, "{name} {out}×{input}, {rows} rows, {:?}", team.isa());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_are_right() {
+    let mut random = Random(2);
+    let team = Team::alone(Isa::best());
+    for (out, input) in [(5, 32), (40, 256), (33, 1280)] {
+        for (name, matrix) in every_format(&mut random, out, input) {
+            let x = random.floats(3 * input);
+            let y = product(&team, &[&matrix], &x);
+            let mut row = vec![0.0; input];
+            for (i, y) in y.iter().enumerate() {
+                matrix.row(i % out, &mut row);
+                let x = &x[i / out * input..][..input];
+                let terms = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+                // f32 sums of n terms err by at most n·2⁻²⁴ of the sum of magnitudes. Rows in int8 err by up to 1/254 of a
+                // block's largest value each.
+                let weights: f64 = row.iter().map(|w| f64::from(w.abs())).sum();
+                let bound = size * input as f64 * 2f64.powi(-24) + if name == "q8_0" { weights / 254.0 } else { 0.0 };
+                assert!((f64::from(*y) - sum).abs() <= bound * 1.001 + 1e-30, "{name} {out}×{input}: {y} for {sum}");
+            }
+        }
+    }
+}
+
+#[test]
+fn side_by_side_is_one_after_the_other() {
+    let mut random = Random(3);
+    let matrices: Vec<Matrix> = [40, 7, 16].map(|out| q8_0(&mut random, out, 64)).into();
+    let dense = Matrix::f32(21, 64, &random.floats(21 * 64)).expect("whole rows");
+    let all: Vec<&Matrix> = matrices.iter().chain([&dense]).collect();
+    let x = random.floats(6 * 64);
+    for team in teams() {
+        let mut want = Vec::new();
+        for x in x.chunks(64) {
+            want.extend(all.iter().flat_map(|m| bits(&product(&team, &[m], x))));
+        }
+        assert_eq!(bits(&product(&team, &all, &x)), want, "{:?}", team.isa());
+    }
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    assert!(Matrix::q8_0(2, 48, &[0; 102]).is_err());
+    assert!(Matrix::q8_0(2, 64, &[0; 135]).is_err());
+    assert!(Matrix::f32(2, 3, &[0.0; 5]).is_err());
+    assert!(Matrix::f32(0, 3, &[]).is_err());
+    assert!(Matrix::f32(usize::MAX, 3, &[0.0; 3]).is_err());
+}
+
+/// Norms, gates, turned heads and attention over a path with a tree's extra slots, by every team, rows one by one and
+/// together.
+#[test]
+fn the_rest_has_the_same_bits_everywhere() {
+    let mut random = Random(4);
+    let teams = teams();
+    for (heads, kv_heads, dim) in [(1, 1, 2), (6, 2, 10), (8, 2, 64), (5, 1, 32), (8, 8, 128)] {
+        let shape = HeadShape { heads, kv_heads, dim };
+        let stride = (heads + 2 * kv_heads) * dim;
+        let slots = 70;
+        let table = random.floats(slots * dim / 2);
+        let (query, key, bias) = (random.floats(dim), random.floats(dim), random.floats(stride));
+        let norm = Some(HeadNorm { query: &query, key: &key, epsilon: 1e-6 });
+        let x = random.floats(slots * stride);
+        let paths: Vec<Path> = (0..slots)
+            .map(|i| {
+                let prefix = random.below(i + 2).min(slots - 1);
+                let extra = (0..random.below(9)).map(|_| (prefix + random.below(slots - prefix)) as u32).collect();
+                Path { prefix, extra }
+            })
+            .map(|path| if path.is_empty() { Path { prefix: 1, extra: vec![] } } else { path })
+            .collect();
+        let run = |team: &Team, chunk: usize| {
+            let mut cache = KeyValues::new(shape);
+            let mut turned = x.clone();
+            for (at, rows) in turned.chunks_mut(chunk * stride).enumerate() {
+                let first = at * chunk;
+                let last = first + rows.len() / stride;
+                cache.reserve(last);
+                let angles = &table[first * dim / 2..last * dim / 2];
+                let how = Turn { bias: Some(&bias), norm, cos: angles, sin: angles };
+                turn_heads(team.isa(), rows, how, &mut cache, first);
+            }
+            let mut attended = vec![0.0; slots * heads * dim];
+            for (at, to) in attended.chunks_mut(chunk * heads * dim).enumerate() {
+                let rows = at * chunk..at * chunk + to.len() / (heads * dim);
+                let x = &turned[rows.start * stride..rows.end * stride];
+                attend(team, (x, stride), &cache, &paths[rows], to);
+            }
+            let mut normed = vec![0.0; x.len()];
+            norm_rows(team.isa(), &x, &x[..stride], 1e-5, &mut normed);
+            let mut gated = vec![0.0; x.len() / 2];
+            gate(team, &x, stride / 2, &mut gated);
+            [turned, attended, normed, gated].map(|values| bits(&values))
+        };
+        let want = run(&teams[0], 1);
+        for team in &teams {
+            for chunk in [1, 3, slots] {
+                assert!(run(team, chunk) == want, "{shape:?}, {:?}, {chunk} rows", team.isa());
+            }
+        }
+    }
+}
+
+/// Slots beside the path, before or after it, hold what they want; and the order of the cache is nobody's business.
+#[test]
+fn attention_sees_its_path_only() {
+    let mut random = Random(5);
+    let shape = HeadShape { heads: 4, kv_heads: 2, dim: 16 };
+    let team = Team::alone(Isa::best());
+    let stride = 8 * 16;
+    let still = Turn { bias: None, norm: None, cos: &[1.0; 8], sin: &[0.0; 8] };
+    let rows = random.floats(40 * stride);
+    let fill = |slots: &[usize]| {
+        let mut cache = KeyValues::new(shape);
+        cache.reserve(40);
+        for (slot, row) in slots.iter().enumerate() {
+            let mut row = rows[row * stride..(row + 1) * stride].to_vec();
+            turn_heads(team.isa(), &mut row, still, &mut cache, slot);
+        }
+        cache
+    };
+    let straight: Vec<usize> = (0..25).collect();
+    let mut scattered: Vec<usize> = (0..20).chain([30, 21, 33, 20, 39, 24, 23, 22]).collect();
+    let extra = vec![23, 21, 27, 26, 25];
+    let query = random.floats(stride);
+    let attended = |cache: &KeyValues, path: Path| {
+        let mut to = vec![0.0; 4 * 16];
+        attend(&team, (&query, stride), cache, &[path], &mut to);
+        to
+    };
+    let want = attended(&fill(&straight), Path { prefix: 25, extra: vec![] });
+    assert_eq!(bits(&attended(&fill(&scattered), Path { prefix: 20, extra: extra.clone() })), bits(&want));
+    scattered[20] = 38;
+    assert_eq!(bits(&attended(&fill(&scattered), Path { prefix: 20, extra })), bits(&want));
+    // Against softmax in f64.
+    for head in 0..4 {
+        let q = &query[head * 16..][..16];
+        let of = |row: usize, part: usize| &rows[row * stride + (4 + part * 2 + head / 2) * 16..][..16];
+        let scores: Vec<f64> = straight
+            .iter()
+            .map(|row| q.iter().zip(of(*row, 0)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / 4.0)
+            .collect();
+        let total: f64 = scores.iter().map(|s| s.exp()).sum();
+        for i in 0..16 {
+            let mixed: f64 =
+                straight.iter().zip(&scores).map(|(row, s)| s.exp() / total * f64::from(of(*row, 1)[i])).sum();
+            assert!((mixed - f64::from(want[head * 16 + i])).abs() < 1e-6);
+        }
+    }
+}

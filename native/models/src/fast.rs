@@ -1,0 +1,239 @@
+//! The decoder on the CPU kernels: what [`Transformer`](crate::transformer::Transformer) computes, on packed weights and
+//! buffers that are made once.
+
+use specula_decoding::{Logits, ModelError, NewNode};
+use specula_kernels::{
+    HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, add_rows, attend, gate, norm_rows,
+    products, turn_heads,
+};
+
+use crate::config::ModelConfig;
+use crate::session::{Decoder, new_paths};
+use crate::slots::Slots;
+use crate::weights::Weights;
+
+/// Immutable weights; sequences bring their caches.
+pub(crate) struct FastDecoder {
+    config: ModelConfig,
+    team: Team,
+    /// `None`: the head's rows.
+    embeddings: Option<Matrix>,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    head: Matrix,
+}
+
+struct Layer {
+    input_norm: Vec<f32>,
+    /// Queries, keys, values.
+    qkv: [Matrix; 3],
+    /// Theirs, side by side.
+    qkv_bias: Option<Vec<f32>>,
+    /// Of queries and keys.
+    qk_norm: Option<(Vec<f32>, Vec<f32>)>,
+    output: Matrix,
+    feed_norm: Vec<f32>,
+    gate: Matrix,
+    up: Matrix,
+    down: Matrix,
+}
+
+/// What a sequence holds.
+pub(crate) struct FastCache {
+    slots: Slots,
+    layers: Vec<KeyValues>,
+    rows: Buffers,
+}
+
+/// The rows of a pass, `[L, …]`; their memory is reused.
+#[derive(Default)]
+struct Buffers {
+    states: Vec<f32>,
+    normed: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    gates: Vec<f32>,
+    gated: Vec<f32>,
+    change: Vec<f32>,
+    scratch: Scratch,
+}
+
+/// A pass on its way through the layers.
+pub(crate) struct FastPass {
+    paths: Vec<Path>,
+    /// cos and sin of the rows' angles, `[L, D / 2]`.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    first_slot: usize,
+    next_layer: usize,
+}
+
+impl FastDecoder {
+    /// Packs the weights that a configuration asks for, all of them and no others.
+    ///
+    /// # Errors
+    /// If one is missing, or the kernels do not have its format.
+    pub(crate) fn new(config: ModelConfig, weights: &Weights<'_>) -> Result<Self, String> {
+        let c = &config;
+        const EMBEDDINGS: &str = "model.embed_tokens";
+        let table = |name| weights.packed(c.vocab_size, c.hidden, name);
+        let decoder = Self {
+            embeddings: if c.tied_head { None } else { Some(table(EMBEDDINGS)?) },
+            head: table(if c.tied_head { EMBEDDINGS } else { "lm_head" })?,
+            layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<Result<_, _>>()?,
+            norm: weights.values(c.hidden, "model.norm.weight")?,
+            team: Team::alone(Isa::best()),
+            config,
+        };
+        weights.finish()?;
+        Ok(decoder)
+    }
+
+    /// The instructions in use.
+    pub(crate) fn isa(&self) -> Isa {
+        self.team.isa()
+    }
+}
+
+impl Decoder for FastDecoder {
+    type Cache = FastCache;
+    type Pass = FastPass;
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn cache(&self) -> Result<FastCache, ModelError> {
+        let ModelConfig { heads, kv_heads, head_dim: dim, layers, .. } = self.config;
+        let layers = (0..layers).map(|_| KeyValues::new(HeadShape { heads, kv_heads, dim })).collect();
+        Ok(FastCache { slots: Slots::default(), layers, rows: Buffers::default() })
+    }
+
+    fn slots(cache: &FastCache) -> &Slots {
+        &cache.slots
+    }
+
+    fn begin(&self, cache: &mut FastCache, nodes: &[NewNode]) -> Result<FastPass, ModelError> {
+        let first_slot = cache.slots.len();
+        cache.slots.add(nodes).map_err(ModelError)?;
+        let paths = new_paths(&cache.slots, nodes.len(), &self.config)?;
+        for layer in &mut cache.layers {
+            layer.reserve(cache.slots.len());
+        }
+        let table = self.embeddings.as_ref().unwrap_or(&self.head);
+        cache.rows.fit(&self.config, nodes.len());
+        for (node, state) in nodes.iter().zip(cache.rows.states.chunks_exact_mut(self.config.hidden)) {
+            table.row(node.token as usize, state);
+        }
+        let angles = paths.iter().flat_map(|path| {
+            let position = (path.len() - 1) as f32;
+            self.config.rope_frequencies.iter().map(move |frequency| position * frequency)
+        });
+        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
+        Ok(FastPass { paths, cos, sin, first_slot, next_layer: 0 })
+    }
+
+    fn run(&self, pass: &mut FastPass, cache: &mut FastCache, until: usize) -> Result<(), ModelError> {
+        for index in pass.next_layer..until {
+            self.layers[index].forward(self, pass, &mut cache.layers[index], &mut cache.rows);
+        }
+        pass.next_layer = until;
+        Ok(())
+    }
+
+    fn rows(&self, pass: &FastPass, cache: &mut FastCache) -> Result<Logits, ModelError> {
+        let rows = &mut cache.rows;
+        norm_rows(self.team.isa(), &rows.states, &self.norm, self.config.rms_eps, &mut rows.normed);
+        let mut logits = vec![0.0; pass.paths.len() * self.config.vocab_size];
+        products(&self.team, &[&self.head], &rows.normed, &mut rows.scratch, &mut logits);
+        Ok(Logits::new(logits, self.config.vocab_size))
+    }
+
+    fn keep(&self, cache: &mut FastCache, from: usize, path: &[usize]) -> Result<(), ModelError> {
+        for (from, to) in cache.slots.keep(from, path).map_err(ModelError)? {
+            for layer in &mut cache.layers {
+                layer.copy(from, to);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn new(c: &ModelConfig, weights: &Weights<'_>, index: usize) -> Result<Self, String> {
+        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let packed = |out, input, part: &str| weights.packed(out, input, &name(part));
+        let vector = |len, part: &str| weights.values(len, &name(part));
+        let heads = |n, part: &str| weights.heads_packed((n, c.head_dim), c.hidden, &name(part));
+        let (queries, keys) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let qkv_bias = match c.qkv_bias {
+            true => {
+                let parts = [(queries, "q_proj"), (keys, "k_proj"), (keys, "v_proj")];
+                let bias = |(len, part)| vector(len, &format!("self_attn.{part}.bias"));
+                Some(parts.into_iter().map(bias).collect::<Result<Vec<_>, _>>()?.concat())
+            }
+            false => None,
+        };
+        let qk_norm = match c.qk_norm {
+            true => {
+                Some((vector(c.head_dim, "self_attn.q_norm.weight")?, vector(c.head_dim, "self_attn.k_norm.weight")?))
+            }
+            false => None,
+        };
+        Ok(Self {
+            input_norm: vector(c.hidden, "input_layernorm.weight")?,
+            qkv: [
+                heads(c.heads, "self_attn.q_proj")?,
+                heads(c.kv_heads, "self_attn.k_proj")?,
+                packed(keys, c.hidden, "self_attn.v_proj")?,
+            ],
+            qkv_bias,
+            qk_norm,
+            output: packed(c.hidden, queries, "self_attn.o_proj")?,
+            feed_norm: vector(c.hidden, "post_attention_layernorm.weight")?,
+            gate: packed(c.feed_forward, c.hidden, "mlp.gate_proj")?,
+            up: packed(c.feed_forward, c.hidden, "mlp.up_proj")?,
+            down: packed(c.hidden, c.feed_forward, "mlp.down_proj")?,
+        })
+    }
+
+    fn forward(&self, decoder: &FastDecoder, pass: &FastPass, cache: &mut KeyValues, rows: &mut Buffers) {
+        let FastDecoder { config: c, team, .. } = decoder;
+        let Buffers { states, normed, qkv, attended, gates, gated, change, scratch } = rows;
+        norm_rows(team.isa(), states, &self.input_norm, c.rms_eps, normed);
+        products(team, &self.qkv.each_ref(), normed, scratch, qkv);
+        let how = Turn {
+            bias: self.qkv_bias.as_deref(),
+            norm: self.qk_norm.as_ref().map(|(query, key)| HeadNorm { query, key, epsilon: c.rms_eps }),
+            cos: &pass.cos,
+            sin: &pass.sin,
+        };
+        turn_heads(team.isa(), qkv, how, cache, pass.first_slot);
+        attend(team, (qkv, qkv.len() / pass.paths.len()), cache, &pass.paths, attended);
+        products(team, &[&self.output], attended, scratch, change);
+        add_rows(states, change);
+        norm_rows(team.isa(), states, &self.feed_norm, c.rms_eps, normed);
+        products(team, &[&self.gate, &self.up], normed, scratch, gates);
+        gate(team, gates, c.feed_forward, gated);
+        products(team, &[&self.down], gated, scratch, change);
+        add_rows(states, change);
+    }
+}
+
+impl Buffers {
+    /// Takes the sizes that a pass of `rows` rows needs.
+    fn fit(&mut self, c: &ModelConfig, rows: usize) {
+        let queries = c.heads * c.head_dim;
+        for (buffer, width) in [
+            (&mut self.states, c.hidden),
+            (&mut self.normed, c.hidden),
+            (&mut self.qkv, queries + 2 * c.kv_heads * c.head_dim),
+            (&mut self.attended, queries),
+            (&mut self.gates, 2 * c.feed_forward),
+            (&mut self.gated, c.feed_forward),
+            (&mut self.change, c.hidden),
+        ] {
+            buffer.resize(rows * width, 0.0);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A model's weights on one of the two decoders.
+
+use std::sync::Arc;
+
+use specula_decoding::{LanguageModel, ModelError};
+
+use crate::config::ModelConfig;
+use crate::fast::FastDecoder;
+use crate::session::{Decoder, Session};
+use crate::transformer::Transformer;
+use crate::weights::Weights;
+
+/// Who computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compute {
+    /// The CPU kernels; candle for formats that they do not have.
+    #[default]
+    Kernels,
+    /// Candle, the reference that the kernels are checked against.
+    Candle,
+}
+
+/// Weights in memory, shared by the sequences that run on them; cheap to clone.
+#[derive(Clone)]
+pub struct Model(Decoders);
+
+#[derive(Clone)]
+enum Decoders {
+    Kernels(Arc<FastDecoder>),
+    Candle {
+        decoder: Arc<Transformer>,
+        /// Why not the kernels, if they were asked for.
+        because: Option<Arc<str>>,
+    },
+}
+
+impl Model {
+    pub(crate) fn new(config: ModelConfig, weights: &Weights<'_>, compute: Compute) -> Result<Self, String> {
+        let because = match compute {
+            Compute::Candle => None,
+            Compute::Kernels => match FastDecoder::new(config.clone(), weights) {
+                Ok(decoder) => return Ok(Self(Decoders::Kernels(Arc::new(decoder)))),
+                // What is wrong with the weights themselves, candle's decoder says below.
+                Err(reason) => Some(reason.into()),
+            },
+        };
+        let decoder = Arc::new(Transformer::new(config, weights)?);
+        Ok(Self(Decoders::Candle { decoder, because }))
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        match &self.0 {
+            Decoders::Kernels(decoder) => decoder.config(),
+            Decoders::Candle { decoder, .. } => decoder.config(),
+        }
+    }
+
+    /// An empty sequence.
+    ///
+    /// # Errors
+    /// If there is no room for its cache.
+    pub fn session(&self) -> Result<Box<dyn LanguageModel>, ModelError> {
+        Ok(match &self.0 {
+            Decoders::Kernels(decoder) => Box::new(Session::new(decoder.clone())?),
+            Decoders::Candle { decoder, .. } => Box::new(Session::new(decoder.clone())?),
+        })
+    }
+
+    /// Who computes.
+    pub fn compute(&self) -> Compute {
+        match &self.0 {
+            Decoders::Kernels(_) => Compute::Kernels,
+            Decoders::Candle { .. } => Compute::Candle,
+        }
+    }
+
+    /// Who computes, for people: the kernels' instructions, or why it is candle.
+    pub fn computed_by(&self) -> String {
+        match &self.0 {
+            Decoders::Kernels(decoder) => format!("kernels, {}", decoder.isa().name()),
+            Decoders::Candle { because: None, .. } => "candle".into(),
+            Decoders::Candle { because: Some(reason), .. } => {
+                format!("candle: the kernels lack this format ({reason})")
+            }
+        }
+    }
+}

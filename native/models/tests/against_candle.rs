@@ -1,0 +1,87 @@
+//! The kernels' decoder against candle's, on every architecture and format that both have: logits within the rounding
+//! of their sums, and the same greedy texts.
+
+mod random;
+
+use std::path::Path;
+
+use candle_core::DType;
+use candle_core::quantized::GgmlDType;
+use random::{all, largest_gap, rows, text};
+use specula_decoding::LanguageModel;
+use specula_decoding::model::chain_nodes;
+use specula_models::{ChatMessage, Compute, LoadedModel};
+
+fn both(path: &Path) -> (LoadedModel, LoadedModel) {
+    let on = |compute| LoadedModel::open_on(path, compute).unwrap_or_else(|error| panic!("{error}"));
+    let (fast, reference) = (on(Compute::Kernels), on(Compute::Candle));
+    assert_eq!(fast.model.compute(), Compute::Kernels, "{}", fast.model.computed_by());
+    assert_eq!(reference.model.compute(), Compute::Candle);
+    (fast, reference)
+}
+
+/// Largest difference of logits; the files are removed.
+fn gap(path: &Path) -> f32 {
+    let (fast, reference) = both(path);
+    std::fs::remove_dir_all(if path.is_dir() { path } else { path.parent().expect("a folder") }).expect("removed");
+    largest_gap(&rows(&fast, &text(60), 60), &rows(&reference, &text(60), 60))
+}
+
+/// Both sum in f32, in another order: logits of up to 3 (30 with a tied head) differ by rounding alone.
+#[test]
+fn dense_formats_agree_to_rounding() {
+    for model in all() {
+        let bound = if model.tied { 2e-4 } else { 2e-5 };
+        for kind in [DType::F32, DType::F16, DType::BF16] {
+            let path = random::fresh(&format!("candle-{}-{kind:?}", model.name));
+            model.write_folder(&path, kind, 1);
+            let gap = gap(&path);
+            assert!(gap < bound, "{} {kind:?}: {gap}", model.name);
+        }
+        for kind in [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16] {
+            let path = model.gguf_file(|_: &str| kind).write(&format!("candle-{}-{kind:?}", model.name));
+            let gap = gap(&path);
+            assert!(gap < bound, "{} GGUF {kind:?}: {gap}", model.name);
+        }
+    }
+}
+
+/// Activations are rounded to 8 bits by both, but not alike: candle's blocks may span 256 values and have f16 scales.
+#[test]
+fn q8_0_agrees_to_the_rounding_of_activations() {
+    for model in all() {
+        let path = model.gguf_file(|_: &str| GgmlDType::Q8_0).write(&format!("candle-{}-Q8_0", model.name));
+        let bound = if model.tied { 1.5 } else { 0.2 };
+        let gap = gap(&path);
+        assert!(gap < bound, "{}: {gap}", model.name);
+    }
+}
+
+/// Greedy answers of the embedded pair, token for token: another one is chosen only where two are all but equal.
+#[test]
+fn greedy_texts_agree() {
+    for name in ["target.gguf", "draft.gguf"] {
+        let (fast, reference) = both(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights").join(name));
+        for question in ["How do I list files by size?", "How do I undo a commit?", "Show free memory."] {
+            let message = ChatMessage { role: "user".into(), content: question.into() };
+            let template = fast.template.as_ref().expect("a template");
+            let prompt = template.encode(&fast.tokenizer, &[message]).expect("a chat");
+            let mut sessions = [&fast, &reference].map(|model| model.model.session().expect("cpu"));
+            let mut next = prompt;
+            for at in 0..60 {
+                let rows = sessions.each_mut().map(|session| {
+                    let session: &mut dyn LanguageModel = session.as_mut();
+                    let rows = session.forward(&chain_nodes(&next, session.linear()), None).expect("rows");
+                    rows.row(rows.rows() - 1).to_vec()
+                });
+                let gap = largest_gap(&rows[..1], &rows[1..]);
+                assert!(gap < 0.3, "{name}, `{question}`, token {at}: rows differ by {gap}");
+                let best = rows.each_ref().map(|row| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])));
+                let [Some(a), Some(b)] = best else { panic!("empty rows") };
+                let margin = rows[1][b] - rows[1][a];
+                assert!(margin <= 0.02, "{name}, `{question}`, token {at}: {a} for {b}, {margin} apart");
+                next = vec![b as u32];
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The sampling chain: one table, one implementation, the same in every method, in the target and in the draft.
 //!
-//! Order: logit bias → repetition, presence and frequency penalties → sampling plugins → temperature → top-k → top-p →
+//! Order: logit bias → end tokens before their time → repetition, presence and frequency penalties → sampling plugins → temperature → top-k → top-p →
 //! min-p → own draw.
 
 use std::collections::HashMap;
@@ -23,10 +23,16 @@ pub struct Sampling {
     pub min_p: f32,
     /// Seed of the request's noise.
     pub seed: u64,
+    /// Index among the choices asked for at once; part of the noise's key.
+    pub choice: u32,
     /// Added to raw logits.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Penalties on tokens already there.
     pub penalties: Penalties,
+    /// Tokens of output before which no end token may come.
+    pub min_tokens: usize,
+    /// What `min_tokens` forbids.
+    pub end_tokens: Vec<TokenId>,
 }
 
 /// Penalties on tokens that already occurred.
@@ -54,8 +60,11 @@ impl Default for Sampling {
             top_p: 1.0,
             min_p: 0.0,
             seed: 0,
+            choice: 0,
             logit_bias: Vec::new(),
             penalties: Penalties::default(),
+            min_tokens: 0,
+            end_tokens: Vec::new(),
         }
     }
 }
@@ -96,6 +105,7 @@ pub struct Chain {
     rules: Vec<Box<dyn Rule>>,
     /// Per token: occurrences in the prompt and in the output.
     seen: HashMap<TokenId, Occurrences>,
+    prompt: u32,
     committed: u32,
 }
 
@@ -112,7 +122,8 @@ impl Chain {
         for &token in prompt {
             seen.entry(token).or_default().prompt += 1;
         }
-        Self { noise: Noise::new(sampling.seed, 0), sampling, rules, seen, committed: prompt.len() as u32 }
+        let prompt = prompt.len() as u32;
+        Self { noise: Noise::new(sampling.seed, sampling.choice), sampling, rules, seen, prompt, committed: prompt }
     }
 
     /// Applies steps 1-5 to the rows of one path. Row `i` is conditioned on the committed text and `path[..first + i]`.
@@ -123,6 +134,10 @@ impl Chain {
         for (i, row) in rows.iter_mut().enumerate() {
             for &(token, bias) in &self.sampling.logit_bias {
                 row.bias(token, bias);
+            }
+            let output = (self.committed - self.prompt) as usize + first + i;
+            if output < self.sampling.min_tokens {
+                self.sampling.end_tokens.iter().for_each(|&token| row.forbid(token));
             }
             self.penalise(&path[..first + i], row);
         }
@@ -248,6 +263,27 @@ mod tests {
     fn bias_comes_before_temperature() {
         let sampling = Sampling { temperature: 0.5, logit_bias: vec![(1, 2.0)], ..Sampling::default() };
         assert_eq!(processed(sampling, &[], &[], &[1.0, 1.0]).logits(), [2.0, 6.0]);
+    }
+
+    #[test]
+    fn end_tokens_are_forbidden_until_their_time() {
+        let sampling = Sampling { min_tokens: 3, end_tokens: vec![1], ..Sampling::default() };
+        let mut chain = Chain::new(sampling, &[0, 0], Vec::new());
+        chain.commit(&[2]).expect("no plugin");
+        let mut rows = vec![Row::new(&[0.0, 9.0, 0.0]); 3];
+        chain.process(&[2, 2], 0, &mut rows.iter_mut().collect::<Vec<_>>()).expect("no plugin");
+        let allowed: Vec<bool> = rows.iter().map(|row| row.logits()[1].is_finite()).collect();
+        assert_eq!(allowed, [false, false, true], "the 2nd, 3rd and 4th token of the output");
+    }
+
+    #[test]
+    fn choices_draw_with_noise_of_their_own() {
+        let draws = |choice| {
+            let sampling = Sampling { choice, ..Sampling::default() };
+            let chain = Chain::new(sampling, &[], Vec::new());
+            (0..64).map(|depth| chain.draw(&Row::new(&[0.0; 8]), depth).expect("support")).collect::<Vec<_>>()
+        };
+        assert_ne!(draws(0), draws(1));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct EndConditions {
     pub end_tokens: Vec<TokenId>,
     /// Strings that end the text and are not shown; none is empty.
     pub stop_strings: Vec<String>,
+    /// Tokens before which neither a stop string nor a stopping plugin ends the text. (End tokens cannot be drawn before.)
+    pub min_tokens: usize,
     /// Most tokens to commit.
     pub max_tokens: usize,
     /// Tokens that still fit the context after the prompt.
@@ -134,16 +136,20 @@ impl Ends {
                 return (i + 1, Some(FinishReason::EndToken));
             }
             text.push_str(&decoder.push(self.bytes.get(token)));
-            if let Some((_, stop)) = first_stop(&text, &c.stop_strings) {
+            let committed = self.committed + i + 1;
+            if committed >= c.min_tokens
+                && let Some((_, stop)) = first_stop(&text, &c.stop_strings)
+            {
                 return (i + 1, Some(FinishReason::StopString(stop.to_owned())));
             }
-            let committed = self.committed + i + 1;
             if committed >= c.max_tokens {
                 return (i + 1, Some(FinishReason::MaxTokens));
             }
             if committed >= c.context_left {
                 return (i + 1, Some(FinishReason::ContextEnd));
             }
+            // As `show` will: what is shown can no longer be part of a stop string.
+            text = text.split_off(text.len() - held_back(&text, &c.stop_strings));
         }
         (tokens.len(), None)
     }
@@ -165,11 +171,27 @@ impl Ends {
             text.push_str(&decoder.push(self.bytes.get(token)));
             ends.push(text.len() as u32);
         }
+        // Tokens too early to end the text are told one by one, so that what a plugin sees after a stop that does not count is
+        // the same however the text came in rounds.
+        let early = self.conditions.min_tokens.saturating_sub(self.committed + 1).min(tokens.len());
+        let start = |i: usize| if i == 0 { 0 } else { ends[i - 1] };
         for plugin in &mut self.stopping {
-            if let Some(stop) = plugin.observe(tokens, &text, &ends)?
-                && (stop.keep < end.0 || end.1.is_none())
+            for i in 0..early {
+                let (from, to) = (start(i), ends[i]);
+                plugin.observe(&tokens[i..=i], &text[from as usize..to as usize], &[to - from])?;
+            }
+            if early == tokens.len() {
+                continue;
+            }
+            let from = start(early);
+            let rest: Vec<u32> = ends[early..].iter().map(|end| end - from).collect();
+            if let Some(stop) = plugin.observe(&tokens[early..], &text[from as usize..], &rest)?
+                && (early + stop.keep < end.0 || end.1.is_none())
             {
-                end = (stop.keep, Some(FinishReason::Plugin { name: plugin.name().to_owned(), reason: stop.reason }));
+                end = (
+                    early + stop.keep,
+                    Some(FinishReason::Plugin { name: plugin.name().to_owned(), reason: stop.reason }),
+                );
             }
         }
         Ok(end)
@@ -264,6 +286,7 @@ mod tests {
         let conditions = EndConditions {
             end_tokens: vec![99],
             stop_strings: stops.iter().map(|s| s.to_string()).collect(),
+            min_tokens: 0,
             max_tokens,
             context_left: 1000,
         };
@@ -321,13 +344,36 @@ mod tests {
         assert_eq!((last.reason, last.pieces), (Some(FinishReason::MaxTokens), vec!["\u{FFFD}".to_owned()]));
     }
 
+    /// Before `min_tokens` no stop string counts, in whatever rounds the text comes.
+    #[test]
+    fn nothing_ends_before_min_tokens() {
+        let pieces: [&[u8]; 3] = [b"x EN", b"D", b" y"];
+        let all = [0, 1, 2, 0, 1, 2];
+        for split in 1..all.len() {
+            let mut e = ends(&pieces, &["END", "a"], 10);
+            e.conditions.min_tokens = 3;
+            let first = e.judge(&all[..split]).expect("no plugin");
+            let mut judged = vec![first];
+            if judged[0].reason.is_none() {
+                judged.push(e.judge(&all[split..]).expect("no plugin"));
+            }
+            assert_eq!(text(&judged), "x END yx ", "split {split}");
+            assert_eq!(e.committed(), 5);
+        }
+        let mut e = ends(&pieces, &[], 10);
+        e.conditions.min_tokens = 4;
+        e.stopping.push(Box::new(StopAfter(2)));
+        let judged = e.judge(&all).expect("no failure");
+        assert_eq!((judged.kept, judged.reason.is_some()), (4, true), "a plugin's early stop does not count");
+    }
+
     struct StopAfter(usize);
     impl Stopping for StopAfter {
         fn name(&self) -> &str {
             "after"
         }
         fn observe(&mut self, tokens: &[TokenId], _: &str, _: &[u32]) -> Result<Option<Stop>, PolicyError> {
-            let keep = self.0;
+            let keep = self.0.max(1);
             self.0 = self.0.saturating_sub(tokens.len());
             Ok((keep <= tokens.len()).then(|| Stop { keep, reason: "enough".into() }))
         }

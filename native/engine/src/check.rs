@@ -3,7 +3,7 @@
 use specula_decoding::{Penalties, Sampling, TokenId};
 
 use crate::engine::ModelFacts;
-use crate::request::{RequestError, RequestSpec};
+use crate::request::{LogProbsSpec, RequestError, RequestSpec};
 use crate::settings::{Method, Roots, Settings, SettingsSpec, allocation_from_name};
 
 /// Most stop strings of a request.
@@ -16,10 +16,13 @@ const MAX_SEED: u64 = (1 << 53) - 1;
 const MAX_EXIT_TOP: u64 = 32;
 /// Largest B.
 const MAX_BRANCHES: u64 = 64;
+/// Most of the most likely tokens that are told beside a token.
+const TOP_LOGPROBS: u64 = 20;
 /// Most plugins of a request.
 pub(crate) const MAX_PLUGINS: usize = 8;
 
-/// Sampling parameters, checked. `seed` is what to use if none was asked for.
+/// Sampling parameters, checked; end conditions (`min_tokens` and what it forbids) are left to the caller. `seed` is what to
+/// use if none was asked for.
 pub(crate) fn sampling(spec: &RequestSpec, facts: &ModelFacts, seed: u64) -> Result<Sampling, RequestError> {
     let logit_bias = spec.logit_bias.iter().map(|&(id, bias)| logit_bias(id, bias, facts)).collect::<Result<_, _>>()?;
     let top_p = within("top_p", spec.top_p, 1.0, (0.0, 1.0))?;
@@ -39,12 +42,14 @@ pub(crate) fn sampling(spec: &RequestSpec, facts: &ModelFacts, seed: u64) -> Res
         top_p,
         min_p: within("min_p", spec.min_p, 0.0, (0.0, 1.0))?,
         seed: spec.seed.unwrap_or(seed),
+        choice: spec.choice,
         logit_bias,
         penalties: Penalties {
             repetition,
             presence: within("presence_penalty", spec.presence_penalty, 0.0, (-2.0, 2.0))?,
             frequency: within("frequency_penalty", spec.frequency_penalty, 0.0, (-2.0, 2.0))?,
         },
+        ..Sampling::default()
     })
 }
 
@@ -93,9 +98,27 @@ pub(crate) fn max_tokens(spec: &RequestSpec, facts: &ModelFacts) -> Result<usize
         });
     }
     match spec.max_tokens {
-        Some(0) => Err(out_of_bounds("max_tokens", "at least 1", 0)),
+        Some(0) if !spec.echo => Err(out_of_bounds("max_tokens", "at least 1, or 0 with `echo`", 0)),
         Some(n) => Ok(usize::try_from(n).unwrap_or(usize::MAX)),
         None => Ok(facts.context_length - prompt),
+    }
+}
+
+/// Tokens before which the text cannot end. `max_tokens` is what [`max_tokens`] gave.
+pub(crate) fn min_tokens(spec: &RequestSpec, max_tokens: usize) -> Result<usize, RequestError> {
+    match spec.min_tokens {
+        Some(n) if n > max_tokens as u64 => Err(out_of_bounds("min_tokens", "at most `max_tokens`", n)),
+        n => Ok(n.unwrap_or(0) as usize),
+    }
+}
+
+/// Log-probabilities asked for, checked.
+pub(crate) fn logprobs(spec: &RequestSpec) -> Result<Option<LogProbsSpec>, RequestError> {
+    match spec.logprobs {
+        Some(asked) if asked.top > TOP_LOGPROBS => {
+            Err(out_of_bounds("top_logprobs", &format!("0..={TOP_LOGPROBS}"), asked.top))
+        }
+        asked => Ok(asked),
     }
 }
 

@@ -13,7 +13,7 @@ use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Resize
 use specula_policies::{ModelInfo, Registry};
 use tokio::sync::mpsc;
 
-use crate::admission::Places;
+use crate::admission::{Place, Places};
 use crate::check;
 use crate::draft_worker::{DraftWorker, ModelFactory};
 use crate::event::Event;
@@ -269,41 +269,66 @@ impl Engine {
             return Err(check::out_of_bounds("plugins", "at most 8", spec.plugins.len()));
         }
         let max_tokens = check::max_tokens(&spec, facts)?;
-        // Any spread of seeds will do: the server returns the one it picked.
-        let step = self.shared.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        let sampling = check::sampling(&spec, facts, step >> 11)?;
+        let mut sampling = check::sampling(&spec, facts, self.pick_seed())?;
+        sampling.min_tokens = check::min_tokens(&spec, max_tokens)?;
+        sampling.end_tokens.clone_from(&self.shared.end_tokens);
+        let logprobs = check::logprobs(&spec)?;
         let stop = check::stop_strings(&spec.stop)?;
         let settings = check::settings(&spec.speculation, spec.deterministic, facts)?;
         if let Some(bad) = spec.prompt.iter().find(|t| **t as usize >= facts.vocab_size) {
             return Err(check::out_of_bounds("prompt", &format!("token ids 0..{}", facts.vocab_size), bad));
         }
         let plugged = Plugged::open(&self.shared.plugins, &self.shared.plugin_model, &spec.plugins, &spec.prompt)?;
-        Ok(Request { prompt: spec.prompt, max_tokens, sampling, stop, settings, plugged })
+        let RequestSpec { prompt, ignore_eos, echo, .. } = spec;
+        Ok(Request { prompt, max_tokens, ignore_eos, logprobs, echo, sampling, stop, settings, plugged })
+    }
+
+    /// A seed for a request that names none; told with the answer, so that it can be asked for again.
+    pub fn pick_seed(&self) -> u64 {
+        // Any spread of seeds will do.
+        self.shared.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed) >> 11
     }
 
     /// Admits a generation. Does not block.
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn submit(&self, mut request: Request) -> Result<EventStream, Refused> {
+    pub fn submit(&self, request: Request) -> Result<EventStream, Refused> {
+        self.start_in(self.place()?, request)
+    }
+
+    /// Admits several generations, all or none of them. Does not block.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<EventStream>, Refused> {
+        let places: Vec<Place> = requests.iter().map(|_| self.place()).collect::<Result<_, _>>()?;
+        places.into_iter().zip(requests).map(|(place, request)| self.start_in(place, request)).collect()
+    }
+
+    fn place(&self) -> Result<Place, Refused> {
         let shared = &self.shared;
         if shared.draining.load(Ordering::Relaxed) {
             return Err(Refused::Draining);
         }
-        let full = Refused::Full { places: shared.places.total(), retry_after_s: 1 };
-        let Some(place) = shared.places.take() else {
+        shared.places.take().ok_or_else(|| {
             self.metrics_guard().refused += 1;
-            return Err(full);
-        };
+            Refused::Full { places: shared.places.total(), retry_after_s: 1 }
+        })
+    }
+
+    fn start_in(&self, place: Place, mut request: Request) -> Result<EventStream, Refused> {
+        let shared = &self.shared;
         let conditions = EndConditions {
-            end_tokens: shared.end_tokens.clone(),
+            end_tokens: if request.ignore_eos { Vec::new() } else { shared.end_tokens.clone() },
+            min_tokens: request.sampling.min_tokens,
             stop_strings: std::mem::take(&mut request.stop),
             max_tokens: request.max_tokens,
             context_left: shared.facts.context_length - request.prompt.len(),
         };
         let stopping = std::mem::take(&mut request.plugged.stopping);
         let ends = Ends::new(conditions, shared.tokenizer.bytes().clone(), stopping);
-        let (sender, events) = mpsc::channel(STREAM_ROUNDS + 2);
+        let (sender, events) = mpsc::channel(STREAM_ROUNDS + 3);
         let cancelled = Arc::new(AtomicBool::new(false));
         let channel = Channel { events: sender, cancelled: cancelled.clone(), admitted: Instant::now(), _place: place };
         match shared.queue.try_send(Admitted { request, ends, channel }) {
@@ -312,8 +337,7 @@ impl Engine {
                 Ok(EventStream { events, cancelled })
             }
             // The queue is as long as there are places, so it is never full; without its reader nothing can run.
-            Err(TrySendError::Full(_)) => Err(full),
-            Err(TrySendError::Disconnected(_)) => Err(Refused::Draining),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Refused::Draining),
         }
     }
 

@@ -1,6 +1,6 @@
-//! What a generation tells its owner, in order: `Started`, any number of `Round`s, then `Finished` or `Failed`.
+//! What a generation tells its owner, in order: `Started`, `Prompt` if asked for, any number of `Round`s, then `Finished` or `Failed`.
 
-use specula_decoding::{FinishReason, TokenId};
+use specula_decoding::{FinishReason, LogProbs, TokenId};
 
 use crate::report::Report;
 use crate::settings::Settings;
@@ -10,6 +10,8 @@ use crate::settings::Settings;
 pub enum Event {
     /// The generation left the queue.
     Started(Started),
+    /// The prompt's tokens, once all are prefilled.
+    Prompt(Vec<PromptToken>),
     /// One pass of the target and what it committed.
     Round(Round),
     /// The text ended; no event follows.
@@ -29,6 +31,15 @@ pub struct Started {
     pub settings: Settings,
 }
 
+/// A token of the prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptToken {
+    /// Its id.
+    pub id: TokenId,
+    /// By the raw row before it, if asked for; the first token has none.
+    pub logprobs: Option<LogProbs>,
+}
+
 /// One round.
 #[derive(Debug, Clone)]
 pub struct Round {
@@ -45,7 +56,7 @@ pub struct Round {
 }
 
 /// A committed token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Token {
     /// Its id.
     pub id: TokenId,
@@ -53,6 +64,8 @@ pub struct Token {
     pub text: String,
     /// Where it came from.
     pub origin: Origin,
+    /// If asked for; never with the end token, which is no part of the text.
+    pub logprobs: Option<LogProbs>,
 }
 
 /// Where a committed token came from.

@@ -20,7 +20,7 @@ mod target_thread;
 pub use engine::{
     Engine, EngineConfig, EventStream, MAX_WINDOW, Metrics, ModelFacts, PluginFacts, Refused, StartError,
 };
-pub use event::{Event, Failure, Finished, LaneKind, Origin, Round, Span, Started, Token};
+pub use event::{Event, Failure, Finished, LaneKind, Origin, PromptToken, Round, Span, Started, Token};
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
-pub use request::{PluginSpec, Request, RequestError, RequestSpec};
+pub use request::{LogProbsSpec, PluginSpec, Request, RequestError, RequestSpec};
 pub use settings::{Method, Roots, Settings, SettingsSpec, allocation_name};

@@ -23,6 +23,17 @@ pub struct RequestSpec {
     pub min_p: Option<f64>,
     /// 0..=2⁵³−1; picked if absent.
     pub seed: Option<u64>,
+    /// Index among the choices asked for at once: choices of one seed differ by it alone, and choice 0 is what one choice
+    /// would be.
+    pub choice: u32,
+    /// No end token, stop string or stopping plugin ends the text before so many tokens; at most `max_tokens`, default 0.
+    pub min_tokens: Option<u64>,
+    /// Go on after end tokens, which then are tokens without text.
+    pub ignore_eos: bool,
+    /// Log-probabilities with every token.
+    pub logprobs: Option<LogProbsSpec>,
+    /// Tell the prompt's tokens before the answer's ([`crate::Event::Prompt`]); `max_tokens` may then be 0.
+    pub echo: bool,
     /// At most 16, none empty.
     pub stop: Vec<String>,
     /// −100..=100 each; −100 forbids.
@@ -41,6 +52,15 @@ pub struct RequestSpec {
     pub plugins: Vec<PluginSpec>,
 }
 
+/// Which log-probabilities to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogProbsSpec {
+    /// How many of the most likely tokens to tell beside the one taken, 0..=20.
+    pub top: u64,
+    /// Of the row after all sampling rules, instead of the model's raw row. Those of the prompt are always raw.
+    pub processed: bool,
+}
+
 /// A plugin with its configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginSpec {
@@ -55,6 +75,9 @@ pub struct PluginSpec {
 pub struct Request {
     pub(crate) prompt: Vec<TokenId>,
     pub(crate) max_tokens: usize,
+    pub(crate) ignore_eos: bool,
+    pub(crate) logprobs: Option<LogProbsSpec>,
+    pub(crate) echo: bool,
     pub(crate) sampling: Sampling,
     pub(crate) stop: Vec<String>,
     pub(crate) settings: Settings,

@@ -12,8 +12,8 @@ use specula_decoding::chain::ChainError;
 use specula_decoding::model::chain_nodes;
 use specula_decoding::verify::verify;
 use specula_decoding::{
-    Acceptance, Chain, Ends, FinishReason, LanguageModel, Logits, ModelError, Next, PolicyError, Row, TokenId,
-    TokenTree, WindowStats, lookup,
+    Acceptance, Chain, Ends, FinishReason, LanguageModel, LogProbs, Logits, ModelError, Next, PolicyError, Row,
+    TokenId, TokenTree, WindowStats, lookup,
 };
 use specula_models::PREFILL_ROWS;
 use tokio::sync::mpsc::Sender;
@@ -22,10 +22,10 @@ use crate::admission::Place;
 use crate::clock::{Clock, micros, overlap};
 use crate::draft_worker::{DraftWorker, Opening, Proposal, SequenceId, ToDraft, gone};
 use crate::drafting::Window;
-use crate::event::{Event, Failure, Finished, LaneKind, Origin, Round, Span, Started, Token};
+use crate::event::{Event, Failure, Finished, LaneKind, Origin, PromptToken, Round, Span, Started, Token};
 use crate::plugins::Plugged;
 use crate::report::{Report, Totals, Warning};
-use crate::request::Request;
+use crate::request::{LogProbsSpec, Request};
 use crate::settings::{Method, Roots, Settings};
 
 /// Longest a full event stream is waited for before its generation fails.
@@ -87,6 +87,9 @@ pub(crate) struct Sequence {
     full_since: Option<Instant>,
     report: Report,
     plugged: Plugged,
+    logprobs: Option<LogProbsSpec>,
+    /// The prompt's tokens, as far as they are prefilled, until they are told; `None` if nobody asked.
+    echo: Option<Vec<PromptToken>>,
     /// The draft's work told with the latest proposal, for the lanes of the next event.
     lanes: Vec<Span>,
     last_pass: Option<(Instant, Instant)>,
@@ -165,12 +168,14 @@ struct Accepted {
     kind: Next,
     /// Places in the window whose token was kept although the target's own draw differed.
     deviations: Vec<usize>,
+    /// Rows after the sampling rules, at least those of the kept tokens and the next.
+    rows: Vec<Row>,
 }
 
 impl Sequence {
     pub(crate) fn new(birth: Birth) -> Result<Self, ModelError> {
         let Birth { id, request, model, ends, draft, channel, row_invariant } = birth;
-        let Request { prompt, sampling, settings, mut plugged, .. } = request;
+        let Request { prompt, sampling, settings, mut plugged, logprobs, echo, .. } = request;
         let rules = std::mem::take(&mut plugged.rules);
         let acceptance = plugged.acceptance.take();
         let draft = match draft {
@@ -215,6 +220,8 @@ impl Sequence {
             full_since: None,
             report,
             plugged,
+            logprobs,
+            echo: echo.then(Vec::new),
             lanes: Vec::new(),
             last_pass: None,
         })
@@ -233,8 +240,8 @@ impl Sequence {
         if self.channel.events.is_closed() {
             return Turn::Over(Outcome::Cancelled);
         }
-        // Two places: for the round and for what ends the stream.
-        if self.channel.events.capacity() < 2 {
+        // Three places: for the prompt, for the round and for what ends the stream.
+        if self.channel.events.capacity() < 3 {
             return self.wait_for_reader();
         }
         self.full_since = None;
@@ -305,12 +312,38 @@ impl Sequence {
         let from = self.model.linear();
         let to = (from + PREFILL_ROWS).min(self.text.len() - 1);
         let begin = Instant::now();
-        self.model.prefill(&self.text[from..to])?;
+        match (&mut self.echo, self.logprobs) {
+            (Some(told), Some(asked)) => {
+                let rows = self.model.forward(&chain_nodes(&self.text[from..to], from), None)?;
+                self.model.keep(to, &[])?;
+                let read = |i: usize| LogProbs::of(rows.row(i), self.text[from + i + 1], asked.top as usize);
+                told.extend(
+                    (0..rows.rows()).map(|i| PromptToken { id: self.text[from + i + 1], logprobs: Some(read(i)) }),
+                );
+            }
+            _ => self.model.prefill(&self.text[from..to])?,
+        }
         self.report.prefill_us += micros(begin.elapsed());
         Ok(None)
     }
 
+    /// Tells the prompt's tokens, all of which are prefilled now or need no row.
+    fn tell_prompt(&mut self) {
+        let Some(read) = self.echo.take() else { return };
+        let prompt = &self.text[..self.prompt_tokens];
+        // Without log-probabilities nothing was read; with them all but the first token was.
+        let unread = &prompt[..prompt.len() - read.len()];
+        let unread = unread.iter().map(|&id| PromptToken { id, logprobs: None });
+        let tokens = unread.chain(read).collect();
+        // A turn begins only with room for this.
+        let _ = self.channel.events.try_send(Event::Prompt(tokens));
+    }
+
     fn round(&mut self) -> Result<Option<FinishReason>, Trouble> {
+        self.tell_prompt();
+        if self.ends.remaining() == 0 {
+            return Ok(Some(FinishReason::MaxTokens));
+        }
         // More draft tokens than may still be committed after them are of no use.
         let window = self.settings.window.min(self.ends.remaining().saturating_sub(1));
         let proposed = self.propose(window)?;
@@ -415,17 +448,21 @@ impl Sequence {
         if self.acceptance.is_none() && !self.chain.has_plugins() {
             let tree = TokenTree::chain(tokens);
             let chain = &mut self.chain;
+            let mut processed = Vec::new();
             let verdict = verify(&tree, |node| -> Result<TokenId, Trouble> {
                 let depth = node.map_or(0, |n| n + 1);
                 let mut row = Row::new(rows.row(depth));
                 chain.process(&tokens[..depth], depth, &mut [&mut row])?;
-                Ok(chain.draw(&row, depth)?)
+                let drawn = chain.draw(&row, depth)?;
+                processed.push(row);
+                Ok(drawn)
             })?;
             return Ok(Accepted {
                 accepted: verdict.path.len(),
                 next: verdict.next,
                 kind: verdict.kind,
                 deviations: Vec::new(),
+                rows: processed,
             });
         }
         // Plugins see the whole window in one call.
@@ -447,7 +484,7 @@ impl Sequence {
             }
         };
         if accepted == own_accepted {
-            return Ok(Accepted { accepted, next: own.next, kind: own.kind, deviations: Vec::new() });
+            return Ok(Accepted { accepted, next: own.next, kind: own.kind, deviations: Vec::new(), rows: processed });
         }
         let next = self.chain.draw(&processed[accepted], accepted)?;
         let mut deviations = Vec::new();
@@ -457,7 +494,7 @@ impl Sequence {
             }
         }
         let kind = if accepted == tokens.len() { Next::Bonus } else { Next::Correction };
-        Ok(Accepted { accepted, next, kind, deviations })
+        Ok(Accepted { accepted, next, kind, deviations, rows: processed })
     }
 
     /// Asks the acceptance policy; its failure means own draw for this round, and a warning.
@@ -526,10 +563,28 @@ impl Sequence {
             self.tell_draft(accepted)?;
         }
         self.count(proposed, passed, accepted, judged.kept);
-        let event = self.round_event(proposed, passed, accepted, (tokens, judged.pieces));
+        let read = self.read_logprobs(&tokens, passed, accepted, judged.reason.as_ref());
+        let event = self.round_event(proposed, passed, accepted, (tokens, judged.pieces, read));
         // A turn begins only with room for this.
         let _ = self.channel.events.try_send(Event::Round(event));
         Ok(judged.reason)
+    }
+
+    /// Log-probabilities of the committed tokens, if asked for; none for the end token.
+    fn read_logprobs(
+        &self,
+        tokens: &[TokenId],
+        passed: &Passed,
+        accepted: &Accepted,
+        reason: Option<&FinishReason>,
+    ) -> Vec<Option<LogProbs>> {
+        let shown = tokens.len() - usize::from(reason == Some(&FinishReason::EndToken));
+        let read = |(i, &token): (usize, &TokenId)| {
+            let asked = self.logprobs.filter(|_| i < shown)?;
+            let row = if asked.processed { accepted.rows[i].logits() } else { passed.rows.row(i) };
+            Some(LogProbs::of(row, token, asked.top as usize))
+        };
+        tokens.iter().enumerate().map(read).collect()
     }
 
     fn tell_draft(&mut self, accepted: &Accepted) -> Result<(), Trouble> {
@@ -572,7 +627,7 @@ impl Sequence {
         proposed: &Proposed,
         passed: &Passed,
         accepted: &Accepted,
-        (tokens, pieces): (Vec<TokenId>, Vec<String>),
+        (tokens, pieces, logprobs): (Vec<TokenId>, Vec<String>, Vec<Option<LogProbs>>),
     ) -> Round {
         let origin = |i: usize| match accepted.kind {
             _ if i < accepted.accepted => proposed.origin,
@@ -580,8 +635,9 @@ impl Sequence {
             Next::Correction => Origin::Correction,
             Next::Bonus => Origin::Bonus,
         };
-        let told = tokens.into_iter().zip(pieces).enumerate();
-        let tokens: Vec<Token> = told.map(|(i, (id, text))| Token { id, text, origin: origin(i) }).collect();
+        let told = tokens.into_iter().zip(pieces).zip(logprobs).enumerate();
+        let tokens: Vec<Token> =
+            told.map(|(i, ((id, text), logprobs))| Token { id, text, origin: origin(i), logprobs }).collect();
         let mut lanes = std::mem::take(&mut self.lanes);
         let mut suffix_begin = passed.began;
         if let Some((from, to)) = passed.exited {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use common::{ask, engine, generate, plugin, questions};
 use serde_json::json;
-use specula_engine::{Engine, RequestSpec};
+use specula_engine::{Engine, LogProbsSpec, RequestSpec};
 
 /// One for all tests of this file: two of them at once would fight for the cores.
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| engine(4));
@@ -52,6 +52,7 @@ fn compare(questions: &[String], change: Change) -> usize {
             let what = format!("{:?}, temperature {temperature}, `{question}`", spec.speculation);
             assert_eq!(said.tokens(), plain.tokens(), "{what}");
             assert_eq!(said.text(), plain.text(), "{what}");
+            assert_eq!(said.logprobs(), plain.logprobs(), "{what}");
             assert_eq!(said.finished.reason, plain.finished.reason, "{what}");
             assert_eq!(said.finished.completion_tokens, plain.finished.completion_tokens, "{what}");
             assert!(said.finished.report.lossless(), "{what}");
@@ -80,6 +81,24 @@ fn with_every_sampling_parameter_and_a_sampling_plugin() {
         spec.plugins = vec![plugin("min-p", json!({"min_p": 0.05}))];
     });
     assert!(compared > 100, "{compared}");
+}
+
+/// Ends and choices that the rounds know nothing of, and log-probabilities as far as their last bit.
+#[test]
+fn with_ends_choices_and_log_probabilities() {
+    let compared = compare(&questions(6), |spec| {
+        spec.choice = 2;
+        spec.min_tokens = Some(12);
+        spec.stop = vec![".".into(), "e".into()];
+        spec.logprobs = Some(LogProbsSpec { top: 3, processed: false });
+    });
+    assert!(compared > 300, "{compared}");
+    let compared = compare(&questions(6), |spec| {
+        spec.ignore_eos = true;
+        spec.top_p = Some(0.9);
+        spec.logprobs = Some(LogProbsSpec { top: 0, processed: true });
+    });
+    assert_eq!(compared, 6 * METHODS.len() * 32, "nothing but `max_tokens` ends these");
 }
 
 /// Neighbours take turns round by round; nobody's text depends on them.

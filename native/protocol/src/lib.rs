@@ -9,6 +9,8 @@ pub mod response;
 pub mod stream;
 
 pub use report::{EffectiveSettings, PluginCost, PluginStop, Report, Warning};
-pub use request::{GenerateRequest, Message, PluginChoice, Speculation, Stop, StreamOptions};
+pub use request::{
+    GenerateRequest, LogProbsAsked, Message, PluginChoice, Prompt, ResponseFormat, Speculation, Stop, StreamOptions,
+};
 pub use response::{ApiError, ErrorBody, ModelCard, ModelList, PluginCard, PluginList, Usage};
 pub use stream::{ClientFrame, Lane, LaneSpan, Origin, RoundToken, ServerFrame};

@@ -17,9 +17,9 @@ pub struct GenerateRequest {
     /// Chat history, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<Message>>,
-    /// Text to continue.
+    /// Text to continue, or several.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt: Option<String>,
+    pub prompt: Option<Prompt>,
     /// Send the answer as server-sent events (HTTP only; a WebSocket always streams).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
@@ -47,6 +47,12 @@ pub struct GenerateRequest {
     /// 0..=2⁵³−1; the server picks one and returns it if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// No end token, stop string or stopping plugin ends the text before so many tokens; at most `max_tokens`, default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<u64>,
+    /// Go on after end tokens, which then are tokens without text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore_eos: Option<bool>,
     /// Up to 16 strings that end the text and are not shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
@@ -62,12 +68,51 @@ pub struct GenerateRequest {
     /// −2..=2, 0 = off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frequency_penalty: Option<f64>,
-    /// Choices; only 1 is supported.
+    /// Choices for each prompt, default 1; `n` times the number of prompts is at most 16. Choices differ by their noise;
+    /// choice 0 is what `n` = 1 gives. HTTP only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n: Option<u64>,
-    /// OpenAI's end-user tag; accepted without effect.
+    /// Log-probabilities with every token: `true` (chat), or how many of the likeliest tokens to tell beside each,
+    /// 0..=20 (completions). HTTP only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<LogProbsAsked>,
+    /// How many of the likeliest tokens to tell beside each, 0..=20, default 0; needs `logprobs: true`. Chat only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u64>,
+    /// `raw` (default): of the model's own row; `processed`: of the row after all sampling rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs_mode: Option<String>,
+    /// Put the prompt before the text, with its log-probabilities if those are asked for; `max_tokens` may then be 0.
+    /// Completions over HTTP only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<bool>,
+    /// `{"type": "text"}` is the only format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_format: Option<ResponseFormat>,
+    /// Must be empty: there is no tool calling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<serde_json::Value>>,
+    /// OpenAI's end-user tag; accepted without effect, as are the six that follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// OpenAI's tag for abuse reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safety_identifier: Option<String>,
+    /// OpenAI's hint for its prompt cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_cache_key: Option<String>,
+    /// OpenAI's tags of stored answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<String, String>>,
+    /// Whether OpenAI stores the answer; nothing is stored here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<bool>,
+    /// OpenAI's latency tier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// Of tool calling, which is not offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
     /// How to speculate; absent fields take the server's defaults, the effective values come back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<Speculation>,
@@ -83,7 +128,7 @@ pub struct GenerateRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system` (`developer` is the same under OpenAI's newer name), `user` or `assistant`.
     pub role: String,
     /// Plain text. OpenAI's list of text parts is read as the texts joined.
     #[serde(deserialize_with = "text_or_parts")]
@@ -138,6 +183,47 @@ pub struct StreamOptions {
     /// Send one more chunk with `usage` before the end.
     #[serde(default)]
     pub include_usage: bool,
+}
+
+/// One text to continue, or several: texts, or token ids of the model's own vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "must be a string, an array of strings, an array of token ids or an array of arrays of token ids"
+)]
+pub enum Prompt {
+    /// One text.
+    Text(String),
+    /// Several.
+    Texts(Vec<String>),
+    /// One text in tokens.
+    Tokens(Vec<u64>),
+    /// Several.
+    TokenLists(Vec<Vec<u64>>),
+}
+
+impl From<&str> for Prompt {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// Whether log-probabilities are asked for (chat), or how many beside each token's own (completions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "must be true or false (chat) or a whole number (completions)")]
+pub enum LogProbsAsked {
+    /// Chat.
+    Flag(bool),
+    /// Completions.
+    Top(u64),
+}
+
+/// How the answer is to be formatted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResponseFormat {
+    /// Only `text`.
+    pub r#type: String,
 }
 
 /// One stop string or several.

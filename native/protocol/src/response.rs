@@ -1,5 +1,7 @@
 //! What clients get back over HTTP, in OpenAI's shapes with the extension `specula`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Report;
@@ -53,12 +55,12 @@ pub struct Completion {
     pub created: u64,
     /// The served model's name.
     pub model: String,
-    /// One choice; none in the chunk that carries `usage`.
+    /// `n` choices for each prompt; a chunk has one, the chunk that carries `usage` none.
     pub choices: Vec<Choice>,
     /// Token counts: in a whole answer, or in the last chunk if asked for; all other chunks then say `null`, as OpenAI's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
-    /// What speculation did: in a whole answer, or in the chunk that carries the finish reason.
+    /// What speculation did: in a whole answer of one choice, or in the chunk that carries the finish reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub specula: Option<Report>,
 }
@@ -66,7 +68,7 @@ pub struct Completion {
 /// A choice: `message` (chat), `delta` (chat, streamed) or `text` (completion) is set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
-    /// Always 0.
+    /// Counted through the prompts and, within each, its choices.
     pub index: u32,
     /// A whole chat answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,10 +79,70 @@ pub struct Choice {
     /// Text, or a piece of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Always null: log-probabilities are not offered yet.
-    pub logprobs: Option<()>,
+    /// Null if not asked for.
+    pub logprobs: Option<ChoiceLogProbs>,
     /// `stop` or `length`; null while streaming.
     pub finish_reason: Option<String>,
+    /// What speculation did, in a whole answer of several choices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub specula: Option<Report>,
+}
+
+/// Log-probabilities of a choice's tokens, natural logarithms, −9999 for what cannot come. The end token has none; the tokens
+/// of a stop string have, although it is not shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ChoiceLogProbs {
+    /// Chat.
+    Chat {
+        /// One for each token.
+        content: Vec<TokenLogProb>,
+    },
+    /// Completions: the four lists are of one length.
+    Text {
+        /// Texts of the tokens; `bytes:` and hexadecimal escapes where a token's bytes are no text.
+        tokens: Vec<String>,
+        /// Null for the first token of an echoed prompt.
+        token_logprobs: Vec<Option<f64>>,
+        /// The likeliest tokens; null for the first token of an echoed prompt.
+        top_logprobs: Vec<Option<BTreeMap<String, f64>>>,
+        /// Characters of the text before the token.
+        text_offset: Vec<u64>,
+    },
+}
+
+impl ChoiceLogProbs {
+    /// Whether it tells of no token.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Chat { content } => content.is_empty(),
+            Self::Text { tokens, .. } => tokens.is_empty(),
+        }
+    }
+}
+
+/// A token's log-probability, and its rivals'.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogProb {
+    /// Text; U+FFFD for bytes that are no text by themselves.
+    pub token: String,
+    /// Natural logarithm.
+    pub logprob: f64,
+    /// The token's bytes.
+    pub bytes: Vec<u8>,
+    /// The likeliest tokens, best first.
+    pub top_logprobs: Vec<RivalLogProb>,
+}
+
+/// One of the likeliest tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RivalLogProb {
+    /// Text; U+FFFD for bytes that are no text by themselves.
+    pub token: String,
+    /// Natural logarithm.
+    pub logprob: f64,
+    /// The token's bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// The assistant's message, or a piece of it.

@@ -30,13 +30,23 @@ pub(crate) enum Delivery {
     Streamed { include_usage: bool },
 }
 
-/// A generation that runs or waits for its turn; dropping its events cancels it.
-pub(crate) struct Admitted {
-    pub(crate) events: EventStream,
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Form {
     pub(crate) delivery: Delivery,
+    /// Choices of each prompt.
+    pub(crate) per_prompt: usize,
+    /// Whether log-probabilities are told.
+    pub(crate) logprobs: bool,
 }
 
-/// Decodes, checks and admits what an HTTP client sent.
+/// Generations that run or wait for their turn, one for each choice; dropping an event stream cancels its generation.
+pub(crate) struct Admitted {
+    pub(crate) streams: Vec<EventStream>,
+    pub(crate) form: Form,
+}
+
+/// Decodes, checks and admits what an HTTP client sent: all of its choices or none.
 pub(crate) async fn admit_text(app: &App, endpoint: Endpoint, text: String) -> Result<Admitted, Fault> {
     let prepared = app.off_thread(move |engine| prepare(engine, endpoint, json::parse(&text)?)).await??;
     submit(app, prepared)
@@ -45,14 +55,14 @@ pub(crate) async fn admit_text(app: &App, endpoint: Endpoint, text: String) -> R
 /// Decodes, checks and admits what stood in a WebSocket frame beside `type` and `id`.
 pub(crate) async fn admit_value(app: &App, request: Value) -> Result<EventStream, Fault> {
     let prepared = app.off_thread(move |engine| prepare(engine, Endpoint::Socket, request)).await??;
-    Ok(submit(app, prepared)?.events)
+    submit(app, prepared)?.streams.pop().ok_or(Fault::Internal("a socket's request made no generation"))
 }
 
-fn submit(app: &App, (request, delivery): (Request, Delivery)) -> Result<Admitted, Fault> {
-    Ok(Admitted { events: app.engine.submit(request)?, delivery })
+fn submit(app: &App, (requests, form): (Vec<Request>, Form)) -> Result<Admitted, Fault> {
+    Ok(Admitted { streams: app.engine.submit_all(requests)?, form })
 }
 
-fn prepare(engine: &Engine, endpoint: Endpoint, value: Value) -> Result<(Request, Delivery), Fault> {
+fn prepare(engine: &Engine, endpoint: Endpoint, value: Value) -> Result<(Vec<Request>, Form), Fault> {
     let request: GenerateRequest = decode(value)?;
     belongs(endpoint, &request)?;
     let served = &engine.facts().name;
@@ -65,9 +75,20 @@ fn prepare(engine: &Engine, endpoint: Endpoint, value: Value) -> Result<(Request
         }
         _ => Delivery::Whole,
     };
-    let spec = wire::request_spec(engine, &request)?;
-    Ok((engine.check(spec)?, delivery))
+    let specs = wire::request_specs(engine, &request)?;
+    if endpoint == Endpoint::Socket && specs.len() > 1 {
+        let message =
+            format!("a WebSocket's generation takes one prompt; send a frame for each. Given: {}", specs.len());
+        return Err(invalid("prompt", message).into());
+    }
+    let logprobs = specs.iter().any(|spec| spec.logprobs.is_some());
+    let form = Form { delivery, per_prompt: wire::choices_per_prompt(&request) as usize, logprobs };
+    let requests = specs.into_iter().map(|spec| engine.check(spec)).collect::<Result<_, _>>()?;
+    Ok((requests, form))
 }
+
+/// The remedy for what a socket does not have.
+const OVER_HTTP: &str = "use /v1/chat/completions or /v1/completions";
 
 /// Whether all fields belong to the endpoint, and the one it cannot do without is there.
 fn belongs(endpoint: Endpoint, request: &GenerateRequest) -> Result<(), RequestError> {
@@ -86,6 +107,9 @@ fn belongs(endpoint: Endpoint, request: &GenerateRequest) -> Result<(), RequestE
             foreign("messages", "send `prompt`, or use /v1/chat/completions")
         }
         Endpoint::Text if request.prompt.is_none() => missing("prompt"),
+        Endpoint::Chat if request.echo.is_some() => {
+            foreign("echo", "a chat's prompt cannot be told; use /v1/completions")
+        }
         Endpoint::Chat | Endpoint::Text if request.stream_options.is_some() && !streamed => {
             Err(invalid("stream_options", "`stream_options` needs `stream: true`".into()))
         }
@@ -93,6 +117,10 @@ fn belongs(endpoint: Endpoint, request: &GenerateRequest) -> Result<(), RequestE
             foreign("stream_options", "a WebSocket's `finished` frame always has `usage`")
         }
         Endpoint::Socket if request.stream == Some(false) => foreign("stream", "a WebSocket always streams"),
+        Endpoint::Socket if wire::choices_per_prompt(request) != 1 => foreign("n", "send a frame for each choice"),
+        Endpoint::Socket if request.logprobs.is_some() => foreign("logprobs", OVER_HTTP),
+        Endpoint::Socket if request.top_logprobs.is_some() => foreign("top_logprobs", OVER_HTTP),
+        Endpoint::Socket if request.echo.is_some() => foreign("echo", OVER_HTTP),
         _ => Ok(()),
     }
 }
@@ -120,7 +148,16 @@ mod tests {
             (Endpoint::Socket, json!({"prompt": "x", "stream": false}), "stream"),
             (Endpoint::Socket, json!({}), "messages"),
             (Endpoint::Socket, json!({"messages": messages, "prompt": "x"}), "prompt"),
+            (Endpoint::Socket, json!({"prompt": "x", "n": 2}), "n"),
+            (Endpoint::Socket, json!({"prompt": ["x", "y"]}), "prompt"),
+            (Endpoint::Socket, json!({"prompt": "x", "logprobs": 1}), "logprobs"),
+            (Endpoint::Socket, json!({"prompt": "x", "echo": true}), "echo"),
+            (Endpoint::Chat, json!({"messages": messages, "echo": true}), "echo"),
             (Endpoint::Text, json!({"prompt": "x", "temperature": 3}), "temperature"),
+            (Endpoint::Text, json!({"prompt": "x", "n": 17}), "n"),
+            (Endpoint::Text, json!({"prompt": ["x", "y"], "n": 9}), "n"),
+            (Endpoint::Text, json!({"prompt": [[7], [999]]}), "prompt"),
+            (Endpoint::Text, json!({"prompt": []}), "prompt"),
         ] {
             let fault = fault(endpoint, request);
             assert_eq!(fault.status(), StatusCode::BAD_REQUEST);
@@ -139,11 +176,19 @@ mod tests {
 
     #[test]
     fn delivery_is_as_asked() {
-        let delivery = |request| prepare(&Engine::new(), Endpoint::Text, request).expect("valid").1;
+        let delivery = |request| prepare(&Engine::new(), Endpoint::Text, request).expect("valid").1.delivery;
         assert_eq!(delivery(json!({"prompt": "x"})), Delivery::Whole);
         let streamed = json!({"prompt": "x", "stream": true});
         assert_eq!(delivery(streamed), Delivery::Streamed { include_usage: false });
         let counted = json!({"prompt": "x", "stream": true, "stream_options": {"include_usage": true}});
         assert_eq!(delivery(counted), Delivery::Streamed { include_usage: true });
+    }
+    #[test]
+    fn every_prompt_has_its_choices() {
+        let asked = json!({"prompt": ["x", "y"], "n": 3, "logprobs": 0});
+        let (requests, form) = prepare(&Engine::new(), Endpoint::Text, asked).expect("valid");
+        assert_eq!((requests.len(), form.per_prompt, form.logprobs), (6, 3, true));
+        let socket = prepare(&Engine::new(), Endpoint::Socket, json!({"prompt": [7, 8], "n": 1})).expect("valid");
+        assert_eq!(socket.0.len(), 1);
     }
 }

@@ -5,9 +5,11 @@
 //! `decode` read what is asked, `generation` checks and admits it, and `whole`, `sse` or `websocket` send the events on.
 //! Every fault becomes an answer in one place, `errors`.
 
+mod answer;
 mod app;
 mod assets;
 mod body;
+mod choices;
 mod config;
 mod connections;
 mod decode;
@@ -15,9 +17,11 @@ mod errors;
 mod gate;
 mod generation;
 mod json;
+mod logprobs;
 mod metrics;
 mod origin;
 mod patient;
+mod pieces;
 mod routes;
 mod seam;
 mod serve;

@@ -13,13 +13,14 @@ use warp::path::FullPath;
 use warp::reply::{Reply, Response};
 use warp::ws::Ws;
 
+use crate::answer::Answer;
 use crate::app::{App, Phase};
 use crate::body::read_json;
+use crate::choices::Choices;
 use crate::connections::Slot;
 use crate::errors::Fault;
 use crate::generation::{Admitted, Delivery, Endpoint, admit_text};
-use crate::sse::Chunks;
-use crate::whole::Head;
+use crate::sse::Frames;
 use crate::{metrics, sse, websocket, whole, wire};
 
 /// Paths besides the page's, with the methods they answer.
@@ -111,11 +112,12 @@ async fn completions<B: Buf + Send + 'static>(
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, Fault> {
     let text = read_json(headers, body, app.body_limits()).await?;
-    let Admitted { events, delivery } = admit_text(app, endpoint, text).await?;
-    let head = Head::new(app, endpoint);
-    Ok(match delivery {
-        Delivery::Whole => warp::reply::json(&whole::answer(&head, events).await?).into_response(),
-        Delivery::Streamed { include_usage } => sse::answer(Chunks { head, include_usage }, events),
+    let Admitted { streams, form } = admit_text(app, endpoint, text).await?;
+    let answer = Answer::new(app, endpoint, &form, streams.len());
+    let choices = Choices::new(streams);
+    Ok(match form.delivery {
+        Delivery::Whole => warp::reply::json(&whole::answer(answer, choices).await?).into_response(),
+        Delivery::Streamed { include_usage } => sse::answer(Frames::new(answer, include_usage), choices),
     })
 }
 

@@ -6,43 +6,46 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
-use specula_engine::{Event, Finished, Round};
+use specula_engine::{Event, Finished};
 use specula_protocol::response::{AnswerMessage, Choice, Completion};
-use specula_protocol::{ApiError, ErrorBody};
+use specula_protocol::{ApiError, ErrorBody, Usage};
 use warp::http::{HeaderValue, header};
 use warp::reply::{Reply, Response};
 
-use crate::errors::Fault;
-use crate::seam::EventStream;
-use crate::whole::{Head, choice};
+use crate::answer::{Answer, choice};
+use crate::choices::Choices;
+use crate::pieces::{Piece, PieceWriter};
 use crate::wire;
 
-/// Makes the pieces of one answer.
-pub(crate) struct Chunks {
-    pub(crate) head: Head,
+/// Makes the frames of one answer.
+pub(crate) struct Frames {
+    answer: Answer,
     /// Send one more chunk with the token counts, and the others with `null` in their place.
-    pub(crate) include_usage: bool,
+    include_usage: bool,
+    /// One for each choice.
+    writers: Vec<PieceWriter>,
+    usage: Usage,
 }
 
 /// The streamed answer.
-pub(crate) fn answer(chunks: Chunks, events: EventStream) -> Response {
-    let frames = stream::unfold(Some((chunks, events)), |state| async move {
-        let (chunks, mut events) = state?;
+pub(crate) fn answer(frames: Frames, choices: Choices) -> Response {
+    let bodies = stream::unfold(Some((frames, choices)), |state| async move {
+        let (mut frames, mut choices) = state?;
         loop {
-            let (frames, ended) = match events.next().await {
-                Some(event) => chunks.frames(event),
-                None => (failed(Fault::Internal("the engine ended without a last event").body()), true),
+            let (sent, ended) = match choices.next().await {
+                Some((index, Ok(event))) => (frames.event(index, event), false),
+                Some((_, Err(fault))) => (failed(fault.body()), true),
+                None => (frames.end(), true),
             };
             if ended {
-                return Some((Ok::<_, Infallible>(Bytes::from(frames)), None));
+                return Some((Ok::<_, Infallible>(Bytes::from(sent)), None));
             }
-            // A round may show nothing: its text is held back as the possible beginning of a stop string.
-            if !frames.is_empty() {
-                return Some((Ok(Bytes::from(frames)), Some((chunks, events))));
+            if !sent.is_empty() {
+                return Some((Ok(Bytes::from(sent)), Some((frames, choices))));
             }
         }
     });
-    let mut response = warp::reply::stream(frames).into_response();
+    let mut response = warp::reply::stream(bodies).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -51,53 +54,68 @@ pub(crate) fn answer(chunks: Chunks, events: EventStream) -> Response {
     response
 }
 
-impl Chunks {
-    /// The frames of one event, and whether the stream ends with them.
-    fn frames(&self, event: Event) -> (String, bool) {
+impl Frames {
+    pub(crate) fn new(answer: Answer, include_usage: bool) -> Self {
+        let writers = (0..answer.choices).map(|_| answer.writer()).collect();
+        Self { answer, include_usage, writers, usage: Usage::default() }
+    }
+
+    /// The frames of one event of a choice.
+    fn event(&mut self, index: usize, event: Event) -> String {
         match event {
-            Event::Started(_) if self.head.chat => (data(&self.piece("", true)), false),
-            Event::Started(_) => (String::new(), false),
-            Event::Round(round) => (self.round(&round), false),
-            Event::Finished(finished) => (self.finished(&finished), true),
-            Event::Failed(failure) => (failed(wire::failure_body(failure)), true),
+            Event::Started(_) if self.answer.chat => self.chunk_with(index, Piece::default(), true),
+            Event::Started(_) | Event::Failed(_) => String::new(),
+            Event::Prompt(tokens) => {
+                let piece = self.writers[index].prompt(&tokens);
+                self.piece(index, piece)
+            }
+            Event::Round(round) => {
+                let piece = self.writers[index].round(&round);
+                self.piece(index, piece)
+            }
+            Event::Finished(finished) => self.finished(index, &finished),
         }
     }
 
-    fn round(&self, round: &Round) -> String {
-        let text: String = round.tokens.iter().map(|token| token.text.as_str()).collect();
-        if text.is_empty() { text } else { data(&self.piece(&text, false)) }
+    fn piece(&self, index: usize, piece: Piece) -> String {
+        if piece.is_empty() { String::new() } else { self.chunk_with(index, piece, false) }
     }
 
-    fn finished(&self, finished: &Finished) -> String {
-        let mut last = choice(Some(wire::finish_reason(finished.reason.as_ref())));
-        if self.head.chat {
+    fn finished(&mut self, index: usize, finished: &Finished) -> String {
+        self.answer.count(&mut self.usage, index, finished);
+        let mut last = choice(index, Some(wire::finish_reason(finished.reason.as_ref())));
+        if self.answer.chat {
             last.delta = Some(AnswerMessage::default());
         } else {
             last.text = Some(String::new());
         }
-        let last = Completion { specula: Some(wire::report(finished)), ..self.chunk(vec![last]) };
-        let mut frames = data(&last);
-        if self.include_usage {
-            frames += &data(&Completion { usage: Some(Some(wire::usage(finished))), ..self.chunk(Vec::new()) });
-        }
-        frames + DONE
+        data(&Completion { specula: Some(wire::report(finished)), ..self.chunk(vec![last]) })
     }
 
-    /// A chunk with some text; the first of a chat names the role.
-    fn piece(&self, text: &str, first: bool) -> Completion {
-        let mut piece = choice(None);
-        if self.head.chat {
-            let role = first.then(|| "assistant".to_owned());
-            piece.delta = Some(AnswerMessage { role, content: Some(text.into()) });
-        } else {
-            piece.text = Some(text.into());
+    /// What follows when all choices have ended.
+    fn end(&self) -> String {
+        if !self.include_usage {
+            return DONE.to_owned();
         }
-        self.chunk(vec![piece])
+        data(&Completion { usage: Some(Some(self.usage)), ..self.chunk(Vec::new()) }) + DONE
+    }
+
+    /// A chunk with a piece; the first of a chat's choice names the role.
+    fn chunk_with(&self, index: usize, piece: Piece, first: bool) -> String {
+        let mut shaped = choice(index, None);
+        shaped.logprobs = piece.logprobs;
+        if self.answer.chat {
+            let role = first.then(|| "assistant".to_owned());
+            shaped.delta = Some(AnswerMessage { role, content: Some(piece.text) });
+        } else {
+            shaped.text = Some(piece.text);
+        }
+        data(&self.chunk(vec![shaped]))
     }
 
     fn chunk(&self, choices: Vec<Choice>) -> Completion {
-        let object = if self.head.chat { "chat.completion.chunk" } else { "text_completion" };
-        Completion { usage: self.include_usage.then_some(None), ..self.head.completion(object, choices) }
+        let object = if self.answer.chat { "chat.completion.chunk" } else { "text_completion" };
+        Completion { usage: self.include_usage.then_some(None), ..self.answer.completion(object, choices) }
     }
 }
 
@@ -118,19 +136,19 @@ mod tests {
     use super::*;
     use crate::seam::double;
     use serde_json::{Value, json};
-    use specula_engine::Failure;
 
-    fn stream(chat: bool, include_usage: bool, events: Vec<Event>) -> Vec<Value> {
-        let head = Head { chat, id: "id".into(), created: 9, model: "m".into() };
-        let chunks = Chunks { head, include_usage };
-        let frames: String = events.into_iter().map(|event| chunks.frames(event).0).collect();
+    fn stream(chat: bool, include_usage: bool, events: Vec<(usize, Event)>) -> Vec<Value> {
+        let mut frames = Frames::new(double::answer(chat, 2), include_usage);
+        let sent: String = events.into_iter().map(|(index, event)| frames.event(index, event)).collect();
+        let frames = sent + &frames.end();
         let payloads = frames.split_terminator("\n\n").map(|frame| frame.strip_prefix("data: ").expect("a data line"));
         payloads.map(|p| if p == "[DONE]" { json!("[DONE]") } else { serde_json::from_str(p).expect("JSON") }).collect()
     }
 
-    fn events() -> Vec<Event> {
+    fn events() -> Vec<(usize, Event)> {
         let end = Event::Finished(Box::new(double::finished(2, 3)));
-        vec![double::started(), double::round("a"), double::round(""), double::round("b\n"), end]
+        let events = [double::started(), double::round("a"), double::round(""), double::round("b\n"), end];
+        events.map(|event| (0, event)).into()
     }
 
     #[test]
@@ -161,11 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn an_error_in_mid_stream_is_an_event() {
-        let failure = Failure::Request { code: "empty_support".into(), message: "nothing is allowed".into() };
-        let got = stream(true, false, vec![double::started(), Event::Failed(failure)]);
-        let error = json!({"error": {"message": "nothing is allowed", "type": "invalid_request_error", "param": null,
-                                     "code": "empty_support"}});
-        assert_eq!(got[1..], [error, json!("[DONE]")]);
+    fn choices_interleave_and_are_counted_together() {
+        let end = || Event::Finished(Box::new(double::finished(2, 3)));
+        let events =
+            [(1, double::round("x")), (0, double::round("a")), (1, end()), (0, double::round("b")), (0, end())];
+        let got = stream(false, true, events.into());
+        let order: Vec<_> = got[..5].iter().map(|chunk| chunk["choices"][0]["index"].clone()).collect();
+        assert_eq!(order, [1, 0, 1, 0, 0]);
+        assert!(got[2]["specula"].is_object() && got[4]["specula"].is_object());
+        assert_eq!(got[5]["usage"], json!({"prompt_tokens": 2, "completion_tokens": 6, "total_tokens": 8}));
+        assert_eq!(got[6..], ["[DONE]"]);
     }
 }

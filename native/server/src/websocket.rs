@@ -189,7 +189,8 @@ async fn generate(
                 };
                 let Some(event) = event else { break Some(Fault::Internal("the engine ended without a last event")) };
                 let ended = matches!(event, Event::Finished(_) | Event::Failed(_));
-                let out = Outgoing { ends: ended.then(|| id.clone()), frame: wire::frame(&id, event) };
+                let Some(frame) = wire::frame(&id, event) else { continue };
+                let out = Outgoing { ends: ended.then(|| id.clone()), frame };
                 if frames.send(out).await.is_err() || ended {
                     break None;
                 }

@@ -1,93 +1,56 @@
-//! Answers in one piece: the same events as a stream's, folded.
+//! Answers in one piece: the same pieces as a stream's, added up.
 
-use specula_engine::{Event, Failure, Finished};
+use specula_engine::{Event, Finished};
+use specula_protocol::Usage;
 use specula_protocol::response::{AnswerMessage, Choice, Completion};
 
-use crate::app::{App, now_s};
+use crate::answer::{Answer, choice};
+use crate::choices::Choices;
 use crate::errors::Fault;
-use crate::generation::Endpoint;
-use crate::seam::EventStream;
+use crate::pieces::Piece;
 use crate::wire;
 
-/// What all pieces of one answer have in common.
-#[derive(Debug, Clone)]
-pub(crate) struct Head {
-    pub(crate) chat: bool,
-    pub(crate) id: String,
-    pub(crate) created: u64,
-    pub(crate) model: String,
-}
-
-impl Head {
-    pub(crate) fn new(app: &App, endpoint: Endpoint) -> Self {
-        let chat = endpoint == Endpoint::Chat;
-        let id = app.next_id(if chat { "chatcmpl" } else { "cmpl" });
-        Self { chat, id, created: now_s(), model: app.engine.facts().name.clone() }
-    }
-
-    /// An answer, or a piece of one, with these choices.
-    pub(crate) fn completion(&self, object: &str, choices: Vec<Choice>) -> Completion {
-        Completion {
-            id: self.id.clone(),
-            object: object.into(),
-            created: self.created,
-            model: self.model.clone(),
-            choices,
-            usage: None,
-            specula: None,
+/// The answer once all its generations have ended; the first that fails fails it.
+pub(crate) async fn answer(answer: Answer, mut choices: Choices) -> Result<Completion, Fault> {
+    let mut writers: Vec<_> = (0..answer.choices).map(|_| answer.writer()).collect();
+    let mut folded: Vec<_> = writers.iter_mut().map(|writer| (writer.empty(), None)).collect();
+    while let Some((index, event)) = choices.next().await {
+        let (piece, end) = &mut folded[index];
+        match event? {
+            Event::Started(_) | Event::Failed(_) => {}
+            Event::Prompt(tokens) => piece.push(writers[index].prompt(&tokens)),
+            Event::Round(round) => piece.push(writers[index].round(&round)),
+            Event::Finished(finished) => *end = Some(finished),
         }
     }
+    let ended = folded.into_iter().map(|(piece, end)| Some((piece, *end?)));
+    let ended = ended.collect::<Option<Vec<_>>>();
+    Ok(completion(&answer, ended.ok_or(Fault::Internal("a choice ended without a last event"))?))
 }
 
-/// The answer once its generation has ended.
-pub(crate) async fn answer(head: &Head, mut events: EventStream) -> Result<Completion, Fault> {
-    let mut text = String::new();
-    while let Some(event) = events.next().await {
-        if let Some(finished) = fold(&mut text, event)? {
-            return Ok(completion(head, text, &finished));
-        }
+fn completion(answer: &Answer, ended: Vec<(Piece, Finished)>) -> Completion {
+    let mut usage = Usage::default();
+    let mut choices = Vec::with_capacity(ended.len());
+    for (index, (piece, finished)) in ended.into_iter().enumerate() {
+        answer.count(&mut usage, index, &finished);
+        let report = wire::report(&finished);
+        choices.push(Choice { specula: Some(report), ..shaped(answer, index, piece, &finished) });
     }
-    Err(Fault::Internal("the engine ended without a last event"))
+    // With one choice the report stands at the top, beside `usage`.
+    let specula = if let [only] = choices.as_mut_slice() { only.specula.take() } else { None };
+    let object = if answer.chat { "chat.completion" } else { "text_completion" };
+    Completion { usage: Some(Some(usage)), specula, ..answer.completion(object, choices) }
 }
 
-/// Adds one event to the text; gives the end once it came.
-fn fold(text: &mut String, event: Event) -> Result<Option<Box<Finished>>, Failure> {
-    match event {
-        Event::Started(_) => Ok(None),
-        Event::Round(round) => {
-            text.extend(round.tokens.iter().map(|token| token.text.as_str()));
-            Ok(None)
-        }
-        Event::Finished(finished) => Ok(Some(finished)),
-        Event::Failed(failure) => Err(failure),
-    }
-}
-
-fn completion(head: &Head, text: String, finished: &Finished) -> Completion {
-    let mut choice = choice(Some(wire::finish_reason(finished.reason.as_ref())));
-    if head.chat {
-        choice.message = Some(AnswerMessage { role: Some("assistant".into()), content: Some(text) });
+fn shaped(answer: &Answer, index: usize, piece: Piece, finished: &Finished) -> Choice {
+    let mut shaped = choice(index, Some(wire::finish_reason(finished.reason.as_ref())));
+    shaped.logprobs = piece.logprobs;
+    if answer.chat {
+        shaped.message = Some(AnswerMessage { role: Some("assistant".into()), content: Some(piece.text) });
     } else {
-        choice.text = Some(text);
+        shaped.text = Some(piece.text);
     }
-    let object = if head.chat { "chat.completion" } else { "text_completion" };
-    Completion {
-        usage: Some(Some(wire::usage(finished))),
-        specula: Some(wire::report(finished)),
-        ..head.completion(object, vec![choice])
-    }
-}
-
-/// A choice without content.
-pub(crate) fn choice(finish_reason: Option<&str>) -> Choice {
-    Choice {
-        index: 0,
-        message: None,
-        delta: None,
-        text: None,
-        logprobs: None,
-        finish_reason: finish_reason.map(str::to_owned),
-    }
+    shaped
 }
 
 #[cfg(test)]
@@ -95,24 +58,13 @@ mod tests {
     use super::*;
     use crate::seam::double;
 
-    fn head(chat: bool) -> Head {
-        Head { chat, id: "id".into(), created: 9, model: "m".into() }
-    }
-
-    #[test]
-    fn rounds_fold_into_the_text() {
-        let mut text = String::new();
-        for event in [double::started(), double::round("a"), double::round(""), double::round("b")] {
-            assert!(fold(&mut text, event).expect("no failure").is_none());
-        }
-        let end = fold(&mut text, Event::Finished(Box::new(double::finished(2, 3)))).expect("no failure");
-        assert_eq!((text.as_str(), end.map(|e| e.completion_tokens)), ("ab", Some(3)));
-        assert!(fold(&mut text, Event::Failed(Failure::SlowReader { seconds: 1 })).is_err());
+    fn piece(text: &str) -> Piece {
+        Piece { text: text.into(), logprobs: None }
     }
 
     #[test]
     fn whole_answers_have_openai_s_shapes() {
-        let chat = completion(&head(true), "hi".into(), &double::finished(2, 3));
+        let chat = completion(&double::answer(true, 1), vec![(piece("hi"), double::finished(2, 3))]);
         let mut chat = serde_json::to_value(chat).expect("serialises");
         let specula = chat.as_object_mut().and_then(|o| o.remove("specula")).expect("a report");
         assert_eq!(specula["lossless"], true);
@@ -122,9 +74,21 @@ mod tests {
                          "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}});
         assert_eq!(chat, want);
-        let text = serde_json::to_value(completion(&head(false), "hi".into(), &double::finished(2, 3)));
-        let text = text.expect("serialises");
+        let text = completion(&double::answer(false, 1), vec![(piece("hi"), double::finished(2, 3))]);
+        let text = serde_json::to_value(text).expect("serialises");
         assert_eq!((&text["object"], &text["choices"][0]["text"]), (&"text_completion".into(), &"hi".into()));
         assert!(text["choices"][0].get("message").is_none());
+    }
+
+    #[test]
+    fn several_choices_have_a_report_each_and_count_a_prompt_once() {
+        let ended = ["a", "b", "c", "d"].map(|text| (piece(text), double::finished(2, 3)));
+        let answer = Answer { per_prompt: 2, ..double::answer(false, 4) };
+        let whole = serde_json::to_value(completion(&answer, ended.into())).expect("serialises");
+        assert_eq!((&whole["choices"][3]["index"], &whole["choices"][3]["text"]), (&3.into(), &"d".into()));
+        assert_eq!(whole["choices"][3]["specula"]["lossless"], true);
+        assert!(whole.get("specula").is_none());
+        let usage = serde_json::json!({"prompt_tokens": 4, "completion_tokens": 12, "total_tokens": 16});
+        assert_eq!(whole["usage"], usage);
     }
 }

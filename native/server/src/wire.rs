@@ -13,12 +13,13 @@ use specula_protocol::ServerFrame;
 
 use crate::errors;
 
-pub(crate) use asked::invalid;
-pub use asked::{request_spec, spec_without_prompt};
+pub(crate) use asked::{choices_per_prompt, invalid};
+pub use asked::{request_specs, spec_without_prompt};
 
-/// The frame that tells a socket about an event.
-pub fn frame(id: &str, event: Event) -> ServerFrame {
-    match event {
+/// The frame that tells a socket about an event; none for the echo of a prompt, which a socket cannot ask for.
+pub fn frame(id: &str, event: Event) -> Option<ServerFrame> {
+    Some(match event {
+        Event::Prompt(_) => return None,
         Event::Started(started) => started_frame(id, &started),
         Event::Round(round) => round_frame(id, round),
         Event::Finished(finished) => ServerFrame::Finished {
@@ -28,7 +29,7 @@ pub fn frame(id: &str, event: Event) -> ServerFrame {
             specula: Box::new(report(&finished)),
         },
         Event::Failed(failure) => ServerFrame::Error { id: Some(id.to_owned()), error: failure_body(failure) },
-    }
+    })
 }
 
 fn started_frame(id: &str, started: &Started) -> ServerFrame {

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use specula_engine::{Event, Finished, PluginSpec};
-use specula_protocol::{GenerateRequest, Message, PluginChoice, ServerFrame, Speculation, Stop};
+use specula_protocol::{GenerateRequest, Message, PluginChoice, Prompt, ServerFrame, Speculation, Stop};
 use specula_server::wire;
 
 use crate::options::{EngineArgs, MethodArg};
@@ -44,6 +44,12 @@ pub(crate) struct GenerateArgs {
     /// Most tokens to generate.
     #[arg(long)]
     max_tokens: Option<u64>,
+    /// No end before so many tokens.
+    #[arg(long)]
+    min_tokens: Option<u64>,
+    /// Go on after end tokens.
+    #[arg(long)]
+    ignore_eos: bool,
     /// A string that ends the answer; repeatable.
     #[arg(long)]
     stop: Vec<String>,
@@ -80,12 +86,13 @@ pub(crate) struct GenerateArgs {
 pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let engine = startup::engine(&args.engine)?;
     let request = request(&args)?;
-    let spec = wire::request_spec(&engine, &request)?;
+    let specs = wire::request_specs(&engine, &request)?;
+    let [spec] = specs.try_into().map_err(|_| anyhow!("one prompt and one choice make one generation"))?;
     let mut events = engine.submit(engine.check(spec)?)?;
     let mut rounds = Vec::new();
     while let Some(event) = events.blocking_next() {
         match event {
-            Event::Started(_) => {}
+            Event::Started(_) | Event::Prompt(_) => {}
             Event::Round(round) if args.json => rounds.push(Event::Round(round)),
             Event::Round(round) => {
                 let text: String = round.tokens.iter().map(|t| t.text.as_str()).collect();
@@ -115,13 +122,15 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest> {
     };
     Ok(GenerateRequest {
         messages,
-        prompt: args.text.clone(),
+        prompt: args.text.clone().map(Prompt::Text),
         temperature: Some(args.temperature),
         top_p: args.top_p,
         top_k: args.top_k,
         min_p: args.min_p,
         seed: args.seed,
         max_tokens: args.max_tokens,
+        min_tokens: args.min_tokens,
+        ignore_eos: Some(args.ignore_eos),
         stop: (!args.stop.is_empty()).then(|| Stop::Many(args.stop.clone())),
         speculation: Some(Speculation {
             method: args.engine.method.map(|m: MethodArg| m.method().name().to_owned()),
@@ -155,7 +164,7 @@ fn report(rounds: Vec<Event>, finished: &Finished) -> Result<Value> {
     let mut text = String::new();
     let mut told = Vec::new();
     for event in rounds {
-        let ServerFrame::Round { tokens: new, window, accepted, hit, lanes, .. } = wire::frame("", event) else {
+        let Some(ServerFrame::Round { tokens: new, window, accepted, hit, lanes, .. }) = wire::frame("", event) else {
             continue;
         };
         tokens.extend(new.iter().map(|t| t.id));

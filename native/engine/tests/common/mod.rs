@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use specula_decoding::LogProbs;
 use specula_engine::{
     Engine, EngineConfig, Event, EventStream, Finished, PluginSpec, RequestSpec, Round, SettingsSpec,
 };
@@ -73,6 +74,10 @@ impl Said {
         self.rounds.iter().flat_map(|round| round.tokens.iter().map(|token| token.id)).collect()
     }
 
+    pub(crate) fn logprobs(&self) -> Vec<Option<&LogProbs>> {
+        self.rounds.iter().flat_map(|round| round.tokens.iter().map(|token| token.logprobs.as_ref())).collect()
+    }
+
     pub(crate) fn text(&self) -> String {
         self.rounds.iter().flat_map(|round| round.tokens.iter().map(|token| token.text.as_str())).collect()
     }
@@ -82,7 +87,7 @@ pub(crate) fn listen(mut events: EventStream) -> Said {
     let mut rounds = Vec::new();
     loop {
         match events.blocking_next().expect("a stream ends with `Finished`") {
-            Event::Started(_) => {}
+            Event::Started(_) | Event::Prompt(_) => {}
             Event::Round(round) => rounds.push(round),
             Event::Finished(finished) => return Said { rounds, finished: *finished },
             Event::Failed(failure) => panic!("{failure}"),

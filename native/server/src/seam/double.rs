@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use specula_decoding::{FinishReason, branches::Allocation};
+use specula_decoding::{FinishReason, TokenBytes, branches::Allocation};
 use specula_engine::{
     Event, Failure, Finished, Method, Metrics, ModelFacts, Origin, PluginFacts, Refused, Report, RequestError,
     RequestSpec, Roots, Round, Settings, Started, Token, Totals,
 };
 use tokio::sync::{Notify, mpsc};
 
+use crate::answer::Answer;
+
 #[derive(Clone)]
 pub struct Engine {
     facts: Arc<ModelFacts>,
+    token_bytes: Arc<TokenBytes>,
     draining: Arc<AtomicBool>,
     running: Arc<AtomicUsize>,
 }
@@ -57,12 +60,26 @@ pub(crate) fn finished(prompt_tokens: usize, completion_tokens: usize) -> Finish
     Finished { reason: Some(FinishReason::EndToken), prompt_tokens, completion_tokens, report }
 }
 
+/// An answer of so many choices, all of one prompt.
+pub(crate) fn answer(chat: bool, choices: usize) -> Answer {
+    Answer {
+        chat,
+        id: "id".into(),
+        created: 9,
+        model: "m".into(),
+        choices,
+        per_prompt: choices,
+        logprobs: false,
+        token_bytes: Arc::default(),
+    }
+}
+
 pub(crate) fn started() -> Event {
     Event::Started(Started { prompt_tokens: 2, seed: 5, settings: settings() })
 }
 
 pub(crate) fn round(text: &str) -> Event {
-    let tokens = vec![Token { id: 7, text: text.into(), origin: Origin::Plain }];
+    let tokens = vec![Token { id: 7, text: text.into(), origin: Origin::Plain, logprobs: None }];
     Event::Round(Round { tokens, window: 0, accepted: 0, hit: None, lanes: Vec::new() })
 }
 
@@ -79,7 +96,7 @@ impl Engine {
             default_method: Method::None,
             max_window: 16,
         };
-        Self { facts: Arc::new(facts), draining: Arc::default(), running: Arc::default() }
+        Self { facts: Arc::new(facts), token_bytes: Arc::default(), draining: Arc::default(), running: Arc::default() }
     }
 
     /// Generations whose stream is still held.
@@ -110,7 +127,19 @@ impl Engine {
         }
     }
 
-    pub(crate) fn submit(&self, request: Request) -> Result<EventStream, Refused> {
+    pub(crate) fn pick_seed(&self) -> u64 {
+        5
+    }
+
+    pub(crate) fn token_bytes(&self) -> &Arc<TokenBytes> {
+        &self.token_bytes
+    }
+
+    pub(crate) fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<EventStream>, Refused> {
+        requests.into_iter().map(|request| self.submit(request)).collect()
+    }
+
+    fn submit(&self, request: Request) -> Result<EventStream, Refused> {
         if self.draining.load(Ordering::SeqCst) {
             return Err(Refused::Draining);
         }

@@ -55,8 +55,9 @@ async fn faults_have_statuses_codes_and_params() {
     for (path, body, status, code, param) in [
         ("/v1/completions", "{", 400, "invalid_json", Value::Null),
         ("/v1/completions", r#"{"prompt": "x", "temprature": 1}"#, 400, "unknown_field", json!("temprature")),
-        ("/v1/completions", r#"{"prompt": 3}"#, 400, "invalid_type", json!("prompt")),
-        ("/v1/completions", r#"{"prompt": "x", "n": 2}"#, 400, "invalid_value", json!("n")),
+        ("/v1/completions", r#"{"prompt": 3}"#, 400, "invalid_value", json!("prompt")),
+        ("/v1/completions", r#"{"prompt": "x", "seed": "3"}"#, 400, "invalid_type", json!("seed")),
+        ("/v1/completions", r#"{"prompt": "x", "n": 17}"#, 400, "invalid_value", json!("n")),
         ("/v1/completions", r#"{"prompt": "x", "model": "gpt"}"#, 404, "model_not_found", json!("model")),
         ("/v1/completions", r#"{"prompt": "full"}"#, 429, "queue_full", Value::Null),
         ("/v1/completions", r#"{"prompt": "break"}"#, 500, "internal", Value::Null),

@@ -1,40 +1,126 @@
 //! From the wire's request to the engine's. Checks only what the engine cannot see.
 
 use serde_json::Value;
-use specula_engine::{PluginSpec, RequestError, RequestSpec, SettingsSpec};
+use specula_decoding::TokenId;
+use specula_engine::{LogProbsSpec, PluginSpec, RequestError, RequestSpec, SettingsSpec};
 use specula_protocol as protocol;
-use specula_protocol::GenerateRequest;
+use specula_protocol::{GenerateRequest, LogProbsAsked, Prompt};
 
 use crate::errors;
 use crate::seam::Engine;
 
-/// What is asked, with its prompt in tokens. Checks only what the engine cannot see: fields that exclude each other, and
-/// forms that only the wire has.
+/// Most choices of a request, over all its prompts.
+const MAX_CHOICES: u64 = 16;
+
+/// What is asked, prompts in tokens: `n` generations for each prompt, in OpenAI's order of choices. Checks only what the
+/// engine cannot see: fields that exclude each other, and forms that only the wire has.
 ///
 /// # Errors
 /// Names field, bound, value and remedy.
-pub fn request_spec(engine: &Engine, request: &GenerateRequest) -> Result<RequestSpec, RequestError> {
+pub fn request_specs(engine: &Engine, request: &GenerateRequest) -> Result<Vec<RequestSpec>, RequestError> {
     let mut spec = spec_without_prompt(request)?;
-    spec.prompt = match (&request.messages, &request.prompt) {
+    let prompts = match (&request.messages, &request.prompt) {
         (Some(messages), None) => {
-            let messages: Vec<_> = messages.iter().map(|m| (m.role.clone(), m.content.clone())).collect();
-            engine.encode_chat(&messages)?
+            // OpenAI's newer name of the same role.
+            let role = |role: &str| if role == "developer" { "system" } else { role }.to_owned();
+            let messages: Vec<_> = messages.iter().map(|m| (role(&m.role), m.content.clone())).collect();
+            vec![engine.encode_chat(&messages)?]
         }
-        (None, Some(prompt)) => engine.encode_text(prompt)?,
+        (None, Some(prompt)) => encode_prompts(engine, prompt)?,
         (None, None) => return Err(invalid("messages", "one of `messages` and `prompt` is needed".into())),
         (Some(_), Some(_)) => return Err(invalid("prompt", "`messages` and `prompt` exclude each other".into())),
     };
-    Ok(spec)
+    let n = choices_per_prompt(request);
+    if n == 0 || n.saturating_mul(prompts.len() as u64) > MAX_CHOICES {
+        let message = format!(
+            "`n` must be at least 1 and, times the number of prompts, at most {MAX_CHOICES}. Given: {n} for each of {}",
+            prompts.len()
+        );
+        return Err(invalid("n", message));
+    }
+    // All choices share one seed, whoever picks it.
+    spec.seed = Some(request.seed.unwrap_or_else(|| engine.pick_seed()));
+    let choices = |prompt: Vec<TokenId>| {
+        let spec = &spec;
+        (0..n as u32).map(move |choice| RequestSpec { prompt: prompt.clone(), choice, ..spec.clone() })
+    };
+    Ok(prompts.into_iter().flat_map(choices).collect())
+}
+
+/// `n`.
+pub(crate) fn choices_per_prompt(request: &GenerateRequest) -> u64 {
+    request.n.unwrap_or(1)
+}
+
+fn encode_prompts(engine: &Engine, prompt: &Prompt) -> Result<Vec<Vec<TokenId>>, RequestError> {
+    let vocab_size = engine.facts().vocab_size as u64;
+    let ids = |tokens: &Vec<u64>| match tokens.iter().find(|&&token| token >= vocab_size) {
+        Some(bad) => Err(invalid("prompt", format!("`prompt` must hold token ids below {vocab_size}. Given: {bad}"))),
+        None => Ok(tokens.iter().map(|&token| token as TokenId).collect()),
+    };
+    let prompts: Vec<_> = match prompt {
+        Prompt::Text(text) => vec![engine.encode_text(text)?],
+        Prompt::Texts(texts) => texts.iter().map(|text| engine.encode_text(text)).collect::<Result<_, _>>()?,
+        Prompt::Tokens(tokens) => vec![ids(tokens)?],
+        Prompt::TokenLists(lists) => lists.iter().map(ids).collect::<Result<_, _>>()?,
+    };
+    if prompts.is_empty() {
+        return Err(invalid("prompt", "`prompt` must hold at least 1 text or token. Given: an empty array".into()));
+    }
+    Ok(prompts)
+}
+
+fn logprobs(request: &GenerateRequest) -> Result<Option<LogProbsSpec>, RequestError> {
+    let processed = match request.logprobs_mode.as_deref() {
+        None | Some("raw") => false,
+        Some("processed") => true,
+        Some(other) => {
+            let message = format!("`logprobs_mode` must be `raw` or `processed`. Given: `{}`", errors::clip(other));
+            return Err(invalid("logprobs_mode", message));
+        }
+    };
+    let chat = request.messages.is_some();
+    let top = match (request.logprobs, request.top_logprobs) {
+        (None | Some(LogProbsAsked::Flag(false)), None) => return Ok(None),
+        (Some(LogProbsAsked::Flag(true)), top) if chat => top.unwrap_or(0),
+        (Some(LogProbsAsked::Top(_)), _) if chat => {
+            return Err(invalid(
+                "logprobs",
+                "`logprobs` of a chat is true or false; `top_logprobs` says how many".into(),
+            ));
+        }
+        (Some(LogProbsAsked::Flag(true)), _) => {
+            return Err(invalid("logprobs", "`logprobs` of a completion is a number: how many to tell".into()));
+        }
+        (Some(LogProbsAsked::Top(top)), None) => top,
+        (_, Some(_)) => {
+            let message = "`top_logprobs` needs a chat with `logprobs: true`; a completion's `logprobs` is the number";
+            return Err(invalid("top_logprobs", message.into()));
+        }
+    };
+    Ok(Some(LogProbsSpec { top, processed }))
+}
+
+/// What is not offered but may be named to say so.
+fn without_effect(request: &GenerateRequest) -> Result<(), RequestError> {
+    if let Some(format) = request.response_format.as_ref().filter(|format| format.r#type != "text") {
+        let message = format!("`response_format.type` must be `text`. Given: `{}`", errors::clip(&format.r#type));
+        return Err(invalid("response_format.type", message));
+    }
+    match &request.tools {
+        Some(tools) if !tools.is_empty() => {
+            Err(invalid("tools", format!("`tools` must be empty: there is no tool calling. Given: {}", tools.len())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// All of a request but its prompt.
 ///
 /// # Errors
-/// As [`request_spec`].
+/// As [`request_specs`].
 pub fn spec_without_prompt(request: &GenerateRequest) -> Result<RequestSpec, RequestError> {
-    if let Some(n) = request.n.filter(|&n| n != 1) {
-        return Err(invalid("n", format!("`n` must be 1: one choice per request. Given: {n}")));
-    }
+    without_effect(request)?;
     if request.max_tokens.is_some() && request.max_completion_tokens.is_some() {
         let message = "`max_tokens` and `max_completion_tokens` are two names of one limit; send one of them".into();
         return Err(invalid("max_completion_tokens", message));
@@ -47,6 +133,11 @@ pub fn spec_without_prompt(request: &GenerateRequest) -> Result<RequestSpec, Req
         top_k: request.top_k,
         min_p: request.min_p,
         seed: request.seed,
+        choice: 0,
+        min_tokens: request.min_tokens,
+        ignore_eos: request.ignore_eos.unwrap_or(false),
+        logprobs: logprobs(request)?,
+        echo: request.echo.unwrap_or(false),
         stop: match &request.stop {
             None => Vec::new(),
             Some(protocol::Stop::One(stop)) => vec![stop.clone()],
@@ -120,6 +211,7 @@ mod tests {
             "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": 3,
             "stop": "x", "logit_bias": {"12": -100.0}, "repetition_penalty": 1.1, "presence_penalty": 0.2,
             "frequency_penalty": 0.3, "deterministic": true, "n": 1,
+            "min_tokens": 2, "ignore_eos": true, "logprobs": 3, "logprobs_mode": "processed", "echo": true,
             "speculation": {"method": "mirror", "window": 5, "exit_layer": 2, "exit_top": 8, "branch_budget": 6,
                             "roots": "both", "allocation": "scored"},
             "plugins": [{"name": "typical"}]
@@ -133,6 +225,11 @@ mod tests {
             top_k: Some(40),
             min_p: Some(0.1),
             seed: Some(3),
+            choice: 0,
+            min_tokens: Some(2),
+            ignore_eos: true,
+            logprobs: Some(LogProbsSpec { top: 3, processed: true }),
+            echo: true,
             stop: vec!["x".into()],
             logit_bias: vec![(12, -100.0)],
             repetition_penalty: Some(1.1),
@@ -156,7 +253,12 @@ mod tests {
     #[test]
     fn what_only_the_wire_can_see_is_refused_by_name() {
         for (json, field) in [
-            (serde_json::json!({"n": 2}), "n"),
+            (serde_json::json!({"logprobs": true}), "logprobs"),
+            (serde_json::json!({"messages": [], "logprobs": 2}), "logprobs"),
+            (serde_json::json!({"messages": [], "top_logprobs": 2}), "top_logprobs"),
+            (serde_json::json!({"logprobs_mode": "cooked"}), "logprobs_mode"),
+            (serde_json::json!({"response_format": {"type": "json_object"}}), "response_format.type"),
+            (serde_json::json!({"tools": [{}]}), "tools"),
             (serde_json::json!({"max_tokens": 1, "max_completion_tokens": 1}), "max_completion_tokens"),
             (serde_json::json!({"logit_bias": {"-1": 0.0}}), "logit_bias"),
             (serde_json::json!({"plugins": [{"name": "a"}, {"name": "b", "config": 3}]}), "plugins[1].config"),

@@ -101,7 +101,7 @@ fn ask(engine: &Engine, plan: &Plan, (contender, temperature, question): (usize,
     let mut serial_draft_us = 0;
     while let Some(event) = events.blocking_next() {
         match event {
-            Event::Started(_) => {}
+            Event::Started(_) | Event::Prompt(_) => {}
             Event::Round(round) => {
                 tokens.extend(round.tokens.iter().map(|t| t.id));
                 let target = [LaneKind::TargetPrefix, LaneKind::Exit, LaneKind::TargetSuffix];

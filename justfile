@@ -16,6 +16,10 @@ serve *args:
 test *args:
     cargo xtask test {{args}}
 
+# Every method against the target alone, under every parameter
+exactness *args:
+    cargo xtask exactness {{args}}
+
 # Formatting and clippy
 lint:
     cargo xtask lint

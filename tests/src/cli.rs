@@ -1,4 +1,4 @@
-//! `specula generate` as a user runs it.
+//! `specula generate` and `specula exactness` as a user runs them.
 
 use std::process::{Command, Output};
 
@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::answer::{self, Answer};
 use crate::binary::specula;
+use crate::folder::Folder;
 
 /// What `specula generate --json` printed.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub struct Generated {
 
 /// Runs `specula generate --json` with more arguments; it must succeed.
 pub fn generate(args: &[&str]) -> Generated {
-    let output = run(&[&["--json"], args].concat());
+    let output = run(&[&["generate", "--json"], args].concat());
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "specula generate {args:?}: {}: {told}", output.status);
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON and nothing else on stdout");
@@ -40,15 +41,26 @@ pub fn generate(args: &[&str]) -> Generated {
 
 /// Runs `specula generate` with arguments that it must refuse; gives what it says on stderr.
 pub fn refused(args: &[&str]) -> String {
-    let output = run(args);
+    let output = run(&[&["generate"], args].concat());
     assert!(!output.status.success(), "specula generate {args:?} was not refused");
     assert!(output.stdout.is_empty(), "a refusal prints no answer: {}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8(output.stderr).expect("messages are UTF-8")
 }
 
+/// Runs `specula exactness` with more arguments; it must find no difference. Gives its counts.
+pub fn exactness(args: &[&str]) -> Value {
+    let folder = Folder::new();
+    let out = folder.path().to_str().expect("a readable path");
+    let output = run(&[&["exactness", "--out", out], args].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "specula exactness {args:?}: {}: {told}", output.status);
+    let counts = std::fs::read(folder.path().join("exactness.json")).expect("the counts");
+    serde_json::from_slice(&counts).expect("JSON")
+}
+
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(specula());
-    command.arg("generate").args(args);
+    command.args(args);
     // Of the environment only the tests' own arguments shall count.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPECULA_")) {
         command.env_remove(name);

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use specula_engine::{Method, SettingsSpec};
 
+use crate::contender::Contender;
 use crate::options::EngineArgs;
 use crate::{prompts, startup};
 
@@ -43,17 +43,10 @@ pub(crate) struct BenchArgs {
     out: Option<PathBuf>,
 }
 
-/// A method with its settings, under the name it was asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Contender {
-    pub(crate) name: String,
-    pub(crate) settings: SettingsSpec,
-}
-
 pub(crate) fn run(args: BenchArgs) -> Result<()> {
-    let mut contenders = vec![contender("none")?];
+    let mut contenders = vec![Contender::parse("none")?];
     for name in args.methods.iter().filter(|name| *name != "none") {
-        contenders.push(contender(name)?);
+        contenders.push(Contender::parse(name)?);
     }
     let engine = startup::engine(&args.engine)?;
     let plan = run::Plan {
@@ -81,45 +74,4 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
         bail!("{broken} answers that claim to be lossless differ from the method `none`");
     }
     Ok(())
-}
-
-/// `mirror:window=8:roots=exit` → method and settings.
-fn contender(text: &str) -> Result<Contender> {
-    let mut parts = text.split(':');
-    let method = parts.next().unwrap_or_default();
-    if Method::from_name(method).is_none() {
-        bail!("--methods: no method `{method}`; known: none, lookup, sps, mirror");
-    }
-    let mut settings = SettingsSpec { method: Some(method.to_owned()), ..SettingsSpec::default() };
-    for part in parts {
-        let (key, value) = part.split_once('=').with_context(|| format!("--methods: `{part}` is not KEY=VALUE"))?;
-        let number =
-            || value.parse::<u64>().with_context(|| format!("--methods: `{key}` needs a number, got `{value}`"));
-        match key {
-            "window" => settings.window = Some(number()?),
-            "exit_layer" => settings.exit_layer = Some(number()?),
-            "exit_top" => settings.exit_top = Some(number()?),
-            "branch_budget" => settings.branch_budget = Some(number()?),
-            "roots" => settings.roots = Some(value.to_owned()),
-            "allocation" => settings.allocation = Some(value.to_owned()),
-            _ => bail!(
-                "--methods: no setting `{key}`; known: window, exit_layer, exit_top, branch_budget, roots, allocation"
-            ),
-        }
-    }
-    Ok(Contender { name: text.to_owned(), settings })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn contenders_carry_their_settings() {
-        let c = contender("mirror:window=8:roots=exit").expect("valid");
-        assert_eq!((c.settings.window, c.settings.roots.as_deref()), (Some(8), Some("exit")));
-        for bad in ["merlin", "sps:window", "sps:window=x", "sps:width=3"] {
-            assert!(contender(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -1,7 +1,9 @@
 //! `specula`: the command line.
 
 mod bench;
+mod contender;
 mod doctor;
+mod exactness;
 mod generate;
 mod options;
 mod prompts;
@@ -27,6 +29,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Measure methods against each other on the validation prompts.
     Bench(bench::BenchArgs),
+    /// Compare every method with the target alone, token for token, under every parameter.
+    Exactness(exactness::ExactnessArgs),
     /// Tell what this machine and this binary have, and what is missing.
     Doctor(options::EngineArgs),
 }
@@ -38,6 +42,7 @@ fn main() -> Result<()> {
         Command::Serve(args) => serve::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Exactness(args) => exactness::run(args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -13,11 +13,11 @@ pub(crate) fn build() -> Result<()> {
     cargo(&["build", "--release"])
 }
 
-/// Runs the server until it ends; its exit code becomes ours.
-pub(crate) fn serve(args: &[&str]) -> Result<()> {
+/// Runs a command of the binary until it ends; its exit code becomes ours.
+pub(crate) fn specula(subcommand: &str, args: &[&str]) -> Result<()> {
     let binary = files::root().join("target/release/specula");
-    eprintln!("==> {} serve {}", binary.display(), args.join(" "));
-    let status = Command::new(&binary).arg("serve").args(args).status().context("the server cannot be started")?;
+    eprintln!("==> {} {subcommand} {}", binary.display(), args.join(" "));
+    let status = Command::new(&binary).arg(subcommand).args(args).status().context("the binary cannot be started")?;
     exit(status.code().unwrap_or(1))
 }
 

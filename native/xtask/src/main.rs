@@ -18,6 +18,7 @@ cargo xtask COMMAND
   wasm                          plugins and page alone
   serve [ARGS]                  build, then `specula serve ARGS`
   test [ARGS]                   build, then all tests; ARGS go to `cargo test`
+  exactness [ARGS]              build, then `specula exactness ARGS`: every method against the target alone
   lint                          formatting and clippy, without changing anything
   doctor                        what this machine can build and test, and what is missing
   setup                         adds the wasm32 target with rustup";
@@ -32,11 +33,15 @@ fn main() -> Result<()> {
         ["wasm"] => wasm(MayInstall::No),
         ["serve", rest @ ..] => {
             build(MayInstall::Yes)?;
-            host::serve(rest)
+            host::specula("serve", rest)
         }
         ["test", rest @ ..] => {
             build(MayInstall::Yes)?;
             host::test(rest)
+        }
+        ["exactness", rest @ ..] => {
+            build(MayInstall::Yes)?;
+            host::specula("exactness", rest)
         }
         ["lint"] => host::lint(),
         ["doctor"] => doctor::report(),

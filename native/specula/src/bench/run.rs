@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use specula_engine::{Engine, Event, LaneKind, PluginSpec, Report, RequestSpec, Round};
 
-use super::Contender;
+use crate::contender::Contender;
 
 /// What is asked of whom.
 pub(crate) struct Plan {

@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Drafts, Wrong, decode};
-use specula_decoding::{Penalties, Sampling};
+use specula_decoding::{EndConditions, Ends, FinishReason, Penalties, Sampling, TokenBytes, TokenId};
 
 const VOCAB: usize = 24;
 
@@ -42,4 +44,46 @@ fn every_sabotage_is_noticed() {
             assert_eq!(differences(temperature, Some(wrong)) == 0, harmless, "{wrong:?} at temperature {temperature}");
         }
     }
+}
+
+/// What is shown of a text judged in rounds of `round` tokens, and why it ended. Who forgets begins each round afresh.
+fn shown(tokens: &[TokenId], round: usize, forgets: bool) -> (String, Option<FinishReason>) {
+    // Two letters a token: stop strings begin in one and end in another.
+    let letters = |t: u8| [b'a' + t % 3, b'a' + t / 3 % 3].to_vec().into_boxed_slice();
+    let bytes = Arc::new(TokenBytes((0..VOCAB as u8).map(letters).collect()));
+    let conditions = EndConditions {
+        stop_strings: vec!["abcab".into(), "ccc".into()],
+        max_tokens: tokens.len(),
+        context_left: tokens.len(),
+        ..EndConditions::default()
+    };
+    let fresh = || Ends::new(conditions.clone(), bytes.clone(), Vec::new());
+    let mut ends = fresh();
+    let mut text = String::new();
+    for window in tokens.chunks(round) {
+        if forgets {
+            ends = fresh();
+        }
+        let judged = ends.judge(window).expect("nothing is plugged in");
+        text.extend(judged.pieces);
+        if judged.reason.is_some() {
+            return (text, judged.reason);
+        }
+    }
+    (text, None)
+}
+
+#[test]
+fn text_held_back_is_kept_over_rounds_and_forgetting_it_is_noticed() {
+    let mut noticed = 0;
+    for seed in 0..20 {
+        let sampling = Sampling { seed, ..Sampling::default() };
+        let tokens = decode(VOCAB, &sampling, 40, Drafts::Chain(0), None);
+        let one_by_one = shown(&tokens, 1, false);
+        for round in [2, 3, 5, 9] {
+            assert_eq!(shown(&tokens, round, false), one_by_one, "rounds of {round}, seed {seed}");
+            noticed += usize::from(shown(&tokens, round, true) != one_by_one);
+        }
+    }
+    assert!(noticed > 40, "{noticed}");
 }

@@ -73,7 +73,8 @@ impl Server {
         CLIENT.request(method, self.url(path))
     }
 
-    pub(crate) fn posting(&self, path: &str, body: String) -> RequestBuilder {
+    /// A POST of a text as JSON, to be dressed further.
+    pub fn posting(&self, path: &str, body: String) -> RequestBuilder {
         self.request(Method::POST, path).header(CONTENT_TYPE, "application/json").body(body)
     }
 

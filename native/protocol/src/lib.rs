@@ -1,12 +1,13 @@
 //! What client and server say to each other: serde types only, nothing computes. Also compiles to wasm32 for the page.
 //!
 //! [`request`] is what clients send (OpenAI's chat and text completions with Specula's extensions), [`response`] what
-//! they get back over HTTP, [`stream`] the WebSocket's frames, [`report`] the extension `specula` of an answer.
+//! they get back over HTTP, [`tokens`] texts as tokens, [`stream`] the WebSocket's frames, [`report`] the extension `specula` of an answer.
 
 pub mod report;
 pub mod request;
 pub mod response;
 pub mod stream;
+pub mod tokens;
 
 pub use report::{EffectiveSettings, PluginCost, PluginStop, Report, Warning};
 pub use request::{

@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use specula_engine::Event;
 
 use crate::errors::Fault;
-use crate::seam::EventStream;
+use crate::running::Running;
 
 /// `Sync` because warp's streamed bodies must be.
 type Indexed = Pin<Box<dyn Stream<Item = (usize, Result<Event, Fault>)> + Send + Sync>>;
@@ -18,10 +18,10 @@ pub(crate) struct Choices {
 }
 
 impl Choices {
-    pub(crate) fn new(streams: Vec<EventStream>) -> Self {
+    pub(crate) fn new(running: Vec<Running>) -> Self {
         let mut all = SelectAll::new();
-        for (index, events) in streams.into_iter().enumerate() {
-            all.push(Box::pin(indexed(index, events)) as Indexed);
+        for (index, running) in running.into_iter().enumerate() {
+            all.push(Box::pin(indexed(index, running)) as Indexed);
         }
         Self { streams: all }
     }
@@ -32,14 +32,14 @@ impl Choices {
     }
 }
 
-fn indexed(index: usize, events: EventStream) -> impl Stream<Item = (usize, Result<Event, Fault>)> {
-    stream::unfold(Some(events), move |state| async move {
-        let mut events = state?;
-        Some(match events.next().await {
+fn indexed(index: usize, running: Running) -> impl Stream<Item = (usize, Result<Event, Fault>)> {
+    stream::unfold(Some(running), move |state| async move {
+        let mut running = state?;
+        Some(match running.next().await {
             None => ((index, Err(Fault::Internal("the engine ended without a last event"))), None),
             Some(Event::Failed(failure)) => ((index, Err(failure.into())), None),
             Some(event @ Event::Finished(_)) => ((index, Ok(event)), None),
-            Some(event) => ((index, Ok(event)), Some(events)),
+            Some(event) => ((index, Ok(event)), Some(running)),
         })
     })
 }

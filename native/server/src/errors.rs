@@ -70,7 +70,7 @@ impl Fault {
     }
 
     /// The stable code.
-    fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         match self {
             Self::Invalid(error) => error.code,
             Self::NotUtf8 { .. } => "invalid_utf8",
@@ -112,11 +112,9 @@ impl Fault {
     /// The whole answer.
     pub(crate) fn response(&self) -> Response {
         let status = self.status();
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!("{self}");
-        }
         let reply = warp::reply::json(&ErrorBody { error: self.body() });
         let mut response = warp::reply::with_status(reply, status).into_response();
+        response.extensions_mut().insert(Note::of(self));
         let headers = response.headers_mut();
         match self {
             Self::Refused(Refused::Full { retry_after_s, .. }) => {
@@ -134,6 +132,21 @@ impl Fault {
             _ => {}
         }
         response
+    }
+}
+
+/// What the log may know of a fault: nothing that a client wrote.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) code: String,
+    /// Of our own failures only.
+    pub(crate) message: Option<String>,
+}
+
+impl Note {
+    fn of(fault: &Fault) -> Self {
+        let own = fault.status() == StatusCode::INTERNAL_SERVER_ERROR;
+        Self { code: fault.code().to_owned(), message: own.then(|| fault.to_string()) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -10,7 +11,9 @@ use warp::reply::{Reply, Response};
 
 use crate::app::App;
 use crate::connections::Handler;
+use crate::errors::Note;
 use crate::origin::Caller;
+use crate::request_id::{self, RequestId};
 use crate::routes;
 
 /// The gate with the routes behind it.
@@ -26,7 +29,10 @@ where
     R::Future: Send,
 {
     async fn answer(&self, mut request: Request<Incoming>) -> Response {
+        let begin = Instant::now();
         let label = routes::label(&self.app, request.uri().path());
+        let (method, id) = (request.method().clone(), RequestId::of(request.headers(), &self.app));
+        request.extensions_mut().insert(id.clone());
         let caller = self.app.origins.judge(request.headers());
         let mut response = match &caller {
             Err(fault) => fault.response(),
@@ -40,9 +46,30 @@ where
             }
         };
         dress(response.headers_mut(), caller.ok());
+        response.headers_mut().insert(request_id::HEADER, id.header());
         self.app.requests.count(label, response.status());
-        tracing::debug!(route = label, status = response.status().as_u16(), "answered");
+        log(&method, label, &id, &response, begin);
         response
+    }
+}
+
+/// A line for each answer; the time is to its head. Never the path or anything else that a client wrote.
+fn log(method: &Method, route: &str, request: &RequestId, response: &Response, begin: Instant) {
+    let status = response.status().as_u16();
+    let ms = begin.elapsed().as_secs_f64() * 1e3;
+    let note = response.extensions().get::<Note>();
+    // Methods are open-ended: one that is not of the standard is what a client wrote.
+    let method = if matches!(*method, Method::GET | Method::HEAD | Method::POST | Method::OPTIONS) {
+        method.as_str()
+    } else {
+        "other"
+    };
+    match note {
+        None => tracing::info!(%request, method, route, status, ms, "answered"),
+        Some(Note { code, message: None }) => tracing::info!(%request, method, route, status, code, ms, "refused"),
+        Some(Note { code, message: Some(error) }) => {
+            tracing::error!(%request, method, route, status, code, error, ms, "failed");
+        }
     }
 }
 
@@ -54,13 +81,14 @@ fn preflight() -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type, x-request-id"));
     response
 }
 
 fn dress(headers: &mut HeaderMap, caller: Option<Caller>) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id"));
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(Caller::Configured(origin)) = caller {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -9,7 +9,9 @@ use crate::app::App;
 use crate::decode::decode;
 use crate::errors::{Fault, clip};
 use crate::json;
-use crate::seam::{Engine, EventStream, Request};
+use crate::request_id::RequestId;
+use crate::running::Running;
+use crate::seam::{Engine, Request};
 use crate::wire::{self, invalid};
 
 /// Where a request came in.
@@ -40,35 +42,33 @@ pub(crate) struct Form {
     pub(crate) logprobs: bool,
 }
 
-/// Generations that run or wait for their turn, one for each choice; dropping an event stream cancels its generation.
+/// Generations that run or wait for their turn, one for each choice.
 pub(crate) struct Admitted {
-    pub(crate) streams: Vec<EventStream>,
+    pub(crate) running: Vec<Running>,
     pub(crate) form: Form,
 }
 
 /// Decodes, checks and admits what an HTTP client sent: all of its choices or none.
-pub(crate) async fn admit_text(app: &App, endpoint: Endpoint, text: String) -> Result<Admitted, Fault> {
+pub(crate) async fn admit_text(app: &App, id: &RequestId, endpoint: Endpoint, text: String) -> Result<Admitted, Fault> {
     let prepared = app.off_thread(move |engine| prepare(engine, endpoint, json::parse(&text)?)).await??;
-    submit(app, prepared)
+    submit(app, id, prepared)
 }
 
 /// Decodes, checks and admits what stood in a WebSocket frame beside `type` and `id`.
-pub(crate) async fn admit_value(app: &App, request: Value) -> Result<EventStream, Fault> {
+pub(crate) async fn admit_value(app: &App, id: &RequestId, request: Value) -> Result<Running, Fault> {
     let prepared = app.off_thread(move |engine| prepare(engine, Endpoint::Socket, request)).await??;
-    submit(app, prepared)?.streams.pop().ok_or(Fault::Internal("a socket's request made no generation"))
+    submit(app, id, prepared)?.running.pop().ok_or(Fault::Internal("a socket's request made no generation"))
 }
 
-fn submit(app: &App, (requests, form): (Vec<Request>, Form)) -> Result<Admitted, Fault> {
-    Ok(Admitted { streams: app.engine.submit_all(requests)?, form })
+fn submit(app: &App, id: &RequestId, (requests, form): (Vec<Request>, Form)) -> Result<Admitted, Fault> {
+    let streams = app.engine.submit_all(requests)?.into_iter().enumerate();
+    Ok(Admitted { running: streams.map(|(choice, events)| Running::new(events, id.clone(), choice)).collect(), form })
 }
 
 fn prepare(engine: &Engine, endpoint: Endpoint, value: Value) -> Result<(Vec<Request>, Form), Fault> {
     let request: GenerateRequest = decode(value)?;
     belongs(endpoint, &request)?;
-    let served = &engine.facts().name;
-    if let Some(asked) = request.model.as_ref().filter(|&asked| asked != served) {
-        return Err(Fault::UnknownModel { asked: clip(asked), served: served.clone() });
-    }
+    is_served(engine, request.model.as_ref())?;
     let delivery = match (request.stream, &request.stream_options) {
         (Some(true), options) => {
             Delivery::Streamed { include_usage: options.as_ref().is_some_and(|o| o.include_usage) }
@@ -85,6 +85,15 @@ fn prepare(engine: &Engine, endpoint: Endpoint, value: Value) -> Result<(Vec<Req
     let form = Form { delivery, per_prompt: wire::choices_per_prompt(&request) as usize, logprobs };
     let requests = specs.into_iter().map(|spec| engine.check(spec)).collect::<Result<_, _>>()?;
     Ok((requests, form))
+}
+
+/// Whether the model named, if one is, is the one served.
+pub(crate) fn is_served(engine: &Engine, asked: Option<&String>) -> Result<(), Fault> {
+    let served = &engine.facts().name;
+    match asked.filter(|&asked| asked != served) {
+        None => Ok(()),
+        Some(asked) => Err(Fault::UnknownModel { asked: clip(asked), served: served.clone() }),
+    }
 }
 
 /// The remedy for what a socket does not have.

@@ -22,12 +22,15 @@ mod metrics;
 mod origin;
 mod patient;
 mod pieces;
+mod request_id;
 mod routes;
+mod running;
 mod seam;
 mod serve;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod websocket;
 mod whole;
 pub mod wire;

@@ -20,6 +20,7 @@ use crate::connections::Slot;
 use crate::errors::{Fault, clip};
 use crate::generation::admit_value;
 use crate::json;
+use crate::request_id::RequestId;
 use crate::wire;
 
 /// Longest `id` in bytes: it is sent back with every round.
@@ -31,11 +32,11 @@ const GOING_AWAY: u16 = 1001;
 const POLICY: u16 = 1008;
 
 /// Serves a socket until the client leaves, falls silent or the server closes. The slot keeps the connection's place.
-pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, slot: Option<Slot>) {
+pub(crate) async fn serve(app: Arc<App>, id: RequestId, socket: WebSocket, slot: Option<Slot>) {
     let (frames, outgoing) = mpsc::channel(QUEUE);
-    let session = Session { app, socket, frames, running: HashMap::new(), tasks: JoinSet::new() };
+    let session = Session { app, id: id.clone(), socket, frames, running: HashMap::new(), tasks: JoinSet::new() };
     if let Err(error) = session.run(outgoing).await {
-        tracing::debug!(%error, "a socket ended");
+        tracing::debug!(request = %id, %error, "a socket ended");
     }
     drop(slot);
 }
@@ -43,6 +44,8 @@ pub(crate) async fn serve(app: Arc<App>, socket: WebSocket, slot: Option<Slot>) 
 /// Dropping it drops the tasks and with them the generations.
 struct Session {
     app: Arc<App>,
+    /// Of the handshake; the log knows all its generations by it.
+    id: RequestId,
     socket: WebSocket,
     frames: mpsc::Sender<Outgoing>,
     /// By id: how to cancel; `None` once it was used.
@@ -159,21 +162,30 @@ impl Session {
         }
         let (cancel, cancelled) = oneshot::channel();
         self.running.insert(id.clone(), Some(cancel));
-        self.tasks.spawn(generate(self.app.clone(), id, request, self.frames.clone(), cancelled));
+        let asked = Asked { request: self.id.clone(), id, body: request };
+        self.tasks.spawn(generate(self.app.clone(), asked, self.frames.clone(), cancelled));
         Ok(())
     }
 }
 
-/// Runs one generation, sending its frames as fast as the socket takes them.
-async fn generate(
-    app: Arc<App>,
+/// What a socket's generation is asked for.
+struct Asked {
+    /// Of the socket's handshake.
+    request: RequestId,
+    /// The client's own.
     id: String,
-    request: Value,
-    frames: mpsc::Sender<Outgoing>,
-    mut cancelled: oneshot::Receiver<()>,
-) {
-    let last = match admit_value(&app, request).await {
-        Err(fault) => Some(fault),
+    /// The fields beside `type` and `id`.
+    body: Value,
+}
+
+/// Runs one generation, sending its frames as fast as the socket takes them.
+async fn generate(app: Arc<App>, asked: Asked, frames: mpsc::Sender<Outgoing>, mut cancelled: oneshot::Receiver<()>) {
+    let Asked { request, id, body } = asked;
+    let last = match admit_value(&app, &request, body).await {
+        Err(fault) => {
+            tracing::info!(%request, code = fault.code(), "refused");
+            Some(fault)
+        }
         Ok(mut events) => {
             let mut may_cancel = true;
             loop {

@@ -13,7 +13,7 @@ use specula_protocol::ServerFrame;
 
 use crate::errors;
 
-pub(crate) use asked::{choices_per_prompt, invalid};
+pub(crate) use asked::{choices_per_prompt, encode_messages, invalid, token_ids};
 pub use asked::{request_specs, spec_without_prompt};
 
 /// The frame that tells a socket about an event; none for the echo of a prompt, which a socket cannot ask for.

@@ -4,10 +4,11 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
 use specula_server::{Server, ServerConfig};
 use tokio::signal;
+use tracing_subscriber::EnvFilter;
 
 use crate::options::EngineArgs;
 use crate::startup;
@@ -28,12 +29,23 @@ pub(crate) struct ServeArgs {
     /// Seconds that running generations may go on after SIGTERM.
     #[arg(long, env = "SPECULA_DRAIN_SECONDS", default_value_t = 30)]
     drain_seconds: u64,
+    /// What is logged to stderr: a level (error, warn, info, debug, trace) or levels by module (`info,specula_server=debug`).
+    /// No level up to debug logs what users write or read.
+    #[arg(long, env = "SPECULA_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// A line of text or of JSON for each event.
+    #[arg(long, env = "SPECULA_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    start_log(&args)?;
     if !args.listen.ip().is_loopback() && !args.insecure {
         bail!(
             "--listen {}: anyone who reaches this address could use the server, and there are no keys; \
@@ -59,6 +71,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         server.run(stop_signal()).await;
         Ok(())
     })
+}
+
+fn start_log(args: &ServeArgs) -> Result<()> {
+    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {}", args.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
+    Ok(())
 }
 
 /// Resolves at the first SIGTERM or Ctrl-C.

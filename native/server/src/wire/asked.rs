@@ -20,12 +20,7 @@ const MAX_CHOICES: u64 = 16;
 pub fn request_specs(engine: &Engine, request: &GenerateRequest) -> Result<Vec<RequestSpec>, RequestError> {
     let mut spec = spec_without_prompt(request)?;
     let prompts = match (&request.messages, &request.prompt) {
-        (Some(messages), None) => {
-            // OpenAI's newer name of the same role.
-            let role = |role: &str| if role == "developer" { "system" } else { role }.to_owned();
-            let messages: Vec<_> = messages.iter().map(|m| (role(&m.role), m.content.clone())).collect();
-            vec![engine.encode_chat(&messages)?]
-        }
+        (Some(messages), None) => vec![encode_messages(engine, messages)?],
         (None, Some(prompt)) => encode_prompts(engine, prompt)?,
         (None, None) => return Err(invalid("messages", "one of `messages` and `prompt` is needed".into())),
         (Some(_), Some(_)) => return Err(invalid("prompt", "`messages` and `prompt` exclude each other".into())),
@@ -52,12 +47,25 @@ pub(crate) fn choices_per_prompt(request: &GenerateRequest) -> u64 {
     request.n.unwrap_or(1)
 }
 
-fn encode_prompts(engine: &Engine, prompt: &Prompt) -> Result<Vec<Vec<TokenId>>, RequestError> {
+/// A chat in the model's template.
+pub(crate) fn encode_messages(engine: &Engine, messages: &[protocol::Message]) -> Result<Vec<TokenId>, RequestError> {
+    // OpenAI's newer name of the same role.
+    let role = |role: &str| if role == "developer" { "system" } else { role }.to_owned();
+    let messages: Vec<_> = messages.iter().map(|m| (role(&m.role), m.content.clone())).collect();
+    engine.encode_chat(&messages)
+}
+
+/// Ids that are the model's own.
+pub(crate) fn token_ids(engine: &Engine, field: &str, tokens: &[u64]) -> Result<Vec<TokenId>, RequestError> {
     let vocab_size = engine.facts().vocab_size as u64;
-    let ids = |tokens: &Vec<u64>| match tokens.iter().find(|&&token| token >= vocab_size) {
-        Some(bad) => Err(invalid("prompt", format!("`prompt` must hold token ids below {vocab_size}. Given: {bad}"))),
+    match tokens.iter().find(|&&token| token >= vocab_size) {
+        Some(bad) => Err(invalid(field, format!("`{field}` must hold token ids below {vocab_size}. Given: {bad}"))),
         None => Ok(tokens.iter().map(|&token| token as TokenId).collect()),
-    };
+    }
+}
+
+fn encode_prompts(engine: &Engine, prompt: &Prompt) -> Result<Vec<Vec<TokenId>>, RequestError> {
+    let ids = |tokens: &Vec<u64>| token_ids(engine, "prompt", tokens);
     let prompts: Vec<_> = match prompt {
         Prompt::Text(text) => vec![engine.encode_text(text)?],
         Prompt::Texts(texts) => texts.iter().map(|text| engine.encode_text(text)).collect::<Result<_, _>>()?,

@@ -16,6 +16,10 @@ serve *args:
 test *args:
     cargo xtask test {{args}}
 
+# OpenAI's packages and schemathesis against the server
+clients:
+    cargo xtask clients
+
 # Every method against the target alone, under every parameter
 exactness *args:
     cargo xtask exactness {{args}}

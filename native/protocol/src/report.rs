@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What one generation did. Times in milliseconds of wall clock.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Report {
     /// Whether no accepted token differed from the target's own draw in its pass.
     pub lossless: bool,
@@ -76,6 +77,7 @@ pub struct Report {
 
 /// The settings of speculation in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EffectiveSettings {
     /// `none`, `sps`, `lookup`, `mirror`.
     pub method: String,
@@ -102,6 +104,7 @@ pub struct EffectiveSettings {
 
 /// Which plugin ended the text and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginStop {
     /// Its name.
     pub plugin: String,
@@ -111,6 +114,7 @@ pub struct PluginStop {
 
 /// What a plugin cost in one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginCost {
     /// Its name.
     pub name: String,
@@ -124,6 +128,7 @@ pub struct PluginCost {
 
 /// A failure that the request survived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
     /// Stable code.
     pub code: String,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// A generation. Exactly one of `messages` (chat) and `prompt` (text completion) is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GenerateRequest {
     /// Model name as `/v1/models` lists it; absent means the one served.
@@ -16,6 +17,7 @@ pub struct GenerateRequest {
     pub model: Option<String>,
     /// Chat history, oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub messages: Option<Vec<Message>>,
     /// Text to continue, or several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,27 +30,35 @@ pub struct GenerateRequest {
     pub stream_options: Option<StreamOptions>,
     /// Most tokens to generate. `max_completion_tokens` is the same under OpenAI's newer name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0))]
     pub max_tokens: Option<u64>,
     /// See `max_tokens`; at most one of the two.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0))]
     pub max_completion_tokens: Option<u64>,
     /// 0 = greedy; 0..=2, default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 2))]
     pub temperature: Option<f64>,
     /// 0 < top_p ≤ 1, default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1))]
     pub top_p: Option<f64>,
     /// 0 = off.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0))]
     pub top_k: Option<u64>,
     /// 0..=1, 0 = off.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
     pub min_p: Option<f64>,
     /// 0..=2⁵³−1; the server picks one and returns it if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 9007199254740991_i64))]
     pub seed: Option<u64>,
     /// No end token, stop string or stopping plugin ends the text before so many tokens; at most `max_tokens`, default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0))]
     pub min_tokens: Option<u64>,
     /// Go on after end tokens, which then are tokens without text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,16 +71,20 @@ pub struct GenerateRequest {
     pub logit_bias: Option<BTreeMap<String, f64>>,
     /// 0 < x ≤ 10, 1 = off.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 10))]
     pub repetition_penalty: Option<f64>,
     /// −2..=2, 0 = off.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = -2, maximum = 2))]
     pub presence_penalty: Option<f64>,
     /// −2..=2, 0 = off.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = -2, maximum = 2))]
     pub frequency_penalty: Option<f64>,
     /// Choices for each prompt, default 1; `n` times the number of prompts is at most 16. Choices differ by their noise;
     /// choice 0 is what `n` = 1 gives. HTTP only.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 16))]
     pub n: Option<u64>,
     /// Log-probabilities with every token: `true` (chat), or how many of the likeliest tokens to tell beside each,
     /// 0..=20 (completions). HTTP only.
@@ -78,9 +92,11 @@ pub struct GenerateRequest {
     pub logprobs: Option<LogProbsAsked>,
     /// How many of the likeliest tokens to tell beside each, 0..=20, default 0; needs `logprobs: true`. Chat only.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 20))]
     pub top_logprobs: Option<u64>,
     /// `raw` (default): of the model's own row; `processed`: of the row after all sampling rules.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(raw|processed)$"))]
     pub logprobs_mode: Option<String>,
     /// Put the prompt before the text, with its log-probabilities if those are asked for; `max_tokens` may then be 0.
     /// Completions over HTTP only.
@@ -91,6 +107,7 @@ pub struct GenerateRequest {
     pub response_format: Option<ResponseFormat>,
     /// Must be empty: there is no tool calling.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 0))]
     pub tools: Option<Vec<serde_json::Value>>,
     /// OpenAI's end-user tag; accepted without effect, as are the six that follow.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,24 +138,40 @@ pub struct GenerateRequest {
     pub deterministic: Option<bool>,
     /// Plugins in the order they apply.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub plugins: Option<Vec<PluginChoice>>,
 }
 
 /// One chat message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Message {
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(system|developer|user|assistant)$"))]
     /// `system` (`developer` is the same under OpenAI's newer name), `user` or `assistant`.
     pub role: String,
     /// Plain text. OpenAI's list of text parts is read as the texts joined.
     #[serde(deserialize_with = "text_or_parts")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Content))]
     pub content: String,
+}
+
+/// A message's content as it may be written.
+#[cfg(feature = "openapi")]
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes what is read by hand")]
+enum Content {
+    Text(String),
+    Parts(Vec<TextPart>),
 }
 
 /// One part of a message's content; only `text` parts exist here.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 struct TextPart {
+    #[cfg_attr(feature = "openapi", schema(pattern = "^text$"))]
     r#type: String,
     text: String,
 }
@@ -178,6 +211,7 @@ fn text_or_parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
 
 /// Options of a streamed answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StreamOptions {
     /// Send one more chunk with `usage` before the end.
@@ -187,6 +221,7 @@ pub struct StreamOptions {
 
 /// One text to continue, or several: texts, or token ids of the model's own vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(
     untagged,
     expecting = "must be a string, an array of strings, an array of token ids or an array of arrays of token ids"
@@ -210,6 +245,7 @@ impl From<&str> for Prompt {
 
 /// Whether log-probabilities are asked for (chat), or how many beside each token's own (completions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged, expecting = "must be true or false (chat) or a whole number (completions)")]
 pub enum LogProbsAsked {
     /// Chat.
@@ -220,14 +256,17 @@ pub enum LogProbsAsked {
 
 /// How the answer is to be formatted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ResponseFormat {
     /// Only `text`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^text$"))]
     pub r#type: String,
 }
 
 /// One stop string or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged, expecting = "must be a string or an array of strings")]
 pub enum Stop {
     /// A single string.
@@ -238,39 +277,48 @@ pub enum Stop {
 
 /// Settings of speculation, named as in the project's algorithm notes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Speculation {
     /// `none`, `sps`, `lookup`, `mirror`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(none|sps|lookup|mirror)$"))]
     pub method: Option<String>,
     /// γ, draft tokens per round, 0..=16.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 16))]
     pub window: Option<u64>,
     /// e, the layer after which the early exit looks, 1..layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_layer: Option<u64>,
     /// κ, candidates per row of the exit message, 1..=32.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
     pub exit_top: Option<u64>,
     /// B, branches rolled out at once, 1..=64.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 64))]
     pub branch_budget: Option<u64>,
     /// `draft`, `exit` or `both`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(draft|exit|both)$"))]
     pub roots: Option<String>,
     /// `scored` or `per-row`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(scored|per-row)$"))]
     pub allocation: Option<String>,
 }
 
 /// A plugin with its configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PluginChoice {
     /// Name as `/v1/plugins` lists it.
     pub name: String,
     /// JSON object handed to the plugin; absent = `{}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub config: Option<serde_json::Value>,
 }
 

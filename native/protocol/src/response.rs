@@ -8,6 +8,7 @@ use crate::Report;
 
 /// `{"error": {…}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     /// The error.
     pub error: ApiError,
@@ -15,6 +16,7 @@ pub struct ErrorBody {
 
 /// OpenAI's error shape.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ApiError {
     /// Names the field, the bound, the value and the remedy.
     pub message: String,
@@ -35,6 +37,7 @@ impl ApiError {
 
 /// Token counts of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// Tokens of the prompt, template included.
     pub prompt_tokens: u64,
@@ -46,6 +49,7 @@ pub struct Usage {
 
 /// An answer of `/v1/chat/completions` or `/v1/completions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Completion {
     /// `chatcmpl-…` or `cmpl-…`.
     pub id: String,
@@ -67,6 +71,7 @@ pub struct Completion {
 
 /// A choice: `message` (chat), `delta` (chat, streamed) or `text` (completion) is set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Choice {
     /// Counted through the prompts and, within each, its choices.
     pub index: u32,
@@ -91,6 +96,7 @@ pub struct Choice {
 /// Log-probabilities of a choice's tokens, natural logarithms, −9999 for what cannot come. The end token has none; the tokens
 /// of a stop string have, although it is not shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum ChoiceLogProbs {
     /// Chat.
@@ -123,6 +129,7 @@ impl ChoiceLogProbs {
 
 /// A token's log-probability, and its rivals'.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenLogProb {
     /// Text; U+FFFD for bytes that are no text by themselves.
     pub token: String,
@@ -136,6 +143,7 @@ pub struct TokenLogProb {
 
 /// One of the likeliest tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RivalLogProb {
     /// Text; U+FFFD for bytes that are no text by themselves.
     pub token: String,
@@ -147,6 +155,7 @@ pub struct RivalLogProb {
 
 /// The assistant's message, or a piece of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AnswerMessage {
     /// `assistant`; in a stream only in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,6 +167,7 @@ pub struct AnswerMessage {
 
 /// Answer of `GET /v1/models`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelList {
     /// `list`.
     pub object: String,
@@ -167,6 +177,7 @@ pub struct ModelList {
 
 /// The served target and what may be asked of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelCard {
     /// Name.
     pub id: String,
@@ -198,6 +209,7 @@ pub struct ModelCard {
 
 /// Answer of `GET /v1/plugins`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginList {
     /// `list`.
     pub object: String,
@@ -207,6 +219,7 @@ pub struct PluginList {
 
 /// A loaded plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginCard {
     /// Name for requests.
     pub name: String,

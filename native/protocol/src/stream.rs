@@ -6,6 +6,7 @@ use crate::{ApiError, GenerateRequest, Report, Usage};
 
 /// From client to server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientFrame {
     /// Begin a generation. On the wire the request's fields stand beside `type` and `id`.
@@ -25,6 +26,7 @@ pub enum ClientFrame {
 
 /// From server to client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame {
     /// The generation was admitted.
@@ -78,6 +80,7 @@ pub enum ServerFrame {
 
 /// A committed token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RoundToken {
     /// Its id.
     pub id: u32,
@@ -89,6 +92,7 @@ pub struct RoundToken {
 
 /// Where a committed token came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// Drawn by the target without speculation (window 0).
@@ -105,6 +109,7 @@ pub enum Origin {
 
 /// Which device, doing what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Lane {
     /// Target, layers 1…e.
@@ -123,6 +128,7 @@ pub enum Lane {
 
 /// One stretch of work, microseconds since the generation was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LaneSpan {
     /// What was done.
     pub lane: Lane,

@@ -6,6 +6,7 @@ use crate::Message;
 
 /// What is to be turned into tokens. Exactly one of `messages` and `prompt` is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenizeRequest {
     /// Model name as `/v1/models` lists it; absent means the one served.
@@ -17,6 +18,7 @@ pub struct TokenizeRequest {
     pub prompt: Option<String>,
     /// A chat, put into the model's template, the answer's opening included.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub messages: Option<Vec<Message>>,
     /// Tell each token's text too.
     #[serde(default)]
@@ -25,6 +27,7 @@ pub struct TokenizeRequest {
 
 /// A text's tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Tokenized {
     /// How many.
     pub count: u64,
@@ -39,6 +42,7 @@ pub struct Tokenized {
 
 /// Tokens to be turned into text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DetokenizeRequest {
     /// Model name as `/v1/models` lists it; absent means the one served.
@@ -50,6 +54,7 @@ pub struct DetokenizeRequest {
 
 /// Their text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Detokenized {
     /// Bytes that are no text are U+FFFD; control tokens have none.
     pub prompt: String,

@@ -19,6 +19,7 @@ mod generation;
 mod json;
 mod logprobs;
 mod metrics;
+mod openapi;
 mod origin;
 mod patient;
 mod pieces;

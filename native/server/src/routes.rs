@@ -25,13 +25,14 @@ use crate::generation::{Admitted, Delivery, Endpoint, admit_text, is_served};
 use crate::request_id::RequestId;
 use crate::seam::Engine;
 use crate::sse::Frames;
-use crate::{json, metrics, sse, tokens, websocket, whole, wire};
+use crate::{json, metrics, openapi, sse, tokens, websocket, whole, wire};
 
 /// Paths besides the page's, with the methods they answer.
-const PATHS: [(&str, &str); 11] = [
+pub(crate) const PATHS: [(&str, &str); 12] = [
     ("/healthz", READ),
     ("/readyz", READ),
     ("/metrics", READ),
+    ("/openapi.json", READ),
     ("/v1/models", READ),
     (MODEL, READ),
     ("/v1/plugins", READ),
@@ -90,7 +91,12 @@ fn health(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         let text = metrics::text(&app.engine.metrics(), &app.requests);
         warp::reply::with_header(text, header::CONTENT_TYPE, metrics::CONTENT_TYPE).into_response()
     });
-    healthz.or(readyz).unify().or(metrics).unify().boxed()
+    let document = bytes::Bytes::from(openapi::document().to_string());
+    let openapi = warp::path!("openapi.json").and(warp::get()).map(move || {
+        let json = Response::new(document.clone().into());
+        warp::reply::with_header(json, header::CONTENT_TYPE, "application/json").into_response()
+    });
+    healthz.or(readyz).unify().or(metrics).unify().or(openapi).unify().boxed()
 }
 
 fn status(word: &str, code: StatusCode) -> Response {

@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds plugins, page and host, runs the server and the test ladder.
 
+mod clients;
 mod doctor;
 mod files;
 mod guests;
@@ -18,6 +19,7 @@ cargo xtask COMMAND
   wasm                          plugins and page alone
   serve [ARGS]                  build, then `specula serve ARGS`
   test [ARGS]                   build, then all tests; ARGS go to `cargo test`
+  clients                       build, then OpenAI's packages and schemathesis against the server
   exactness [ARGS]              build, then `specula exactness ARGS`: every method against the target alone
   lint                          formatting and clippy, without changing anything
   doctor                        what this machine can build and test, and what is missing
@@ -38,6 +40,10 @@ fn main() -> Result<()> {
         ["test", rest @ ..] => {
             build(MayInstall::Yes)?;
             host::test(rest)
+        }
+        ["clients"] => {
+            build(MayInstall::Yes)?;
+            clients::run()
         }
         ["exactness", rest @ ..] => {
             build(MayInstall::Yes)?;

@@ -25,7 +25,7 @@ pub use exposition::Exposition;
 pub use folder::Folder;
 pub use http::{CHAT, Reply, TEXT};
 pub use request::{METHODS, bans_the_end, question, questions, with};
-pub use server::Server;
+pub use server::{Resources, Server};
 pub use socket::Socket;
 pub use sse::{Sse, StreamedAnswer};
 pub use wait::{PATIENCE, in_time, until};

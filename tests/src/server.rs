@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -15,6 +16,15 @@ pub struct Server {
     process: Mutex<Child>,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
+}
+
+/// What a process holds of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Resources {
+    /// Memory in RAM.
+    pub memory_bytes: u64,
+    /// Open files, connections among them.
+    pub files: usize,
 }
 
 impl Server {
@@ -68,6 +78,16 @@ impl Server {
     /// What it has printed, log and all.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the process holds; Linux tells.
+    pub fn resources(&self) -> Resources {
+        let process = PathBuf::from(format!("/proc/{}", self.process().id()));
+        let status = std::fs::read_to_string(process.join("status")).expect("Linux tells of processes");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kib: u64 = line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
+        let files = std::fs::read_dir(process.join("fd")).expect("its files").count();
+        Resources { memory_bytes: kib << 10, files }
     }
 
     /// Sends SIGTERM. By the shell, whose `kill` is built in: Rust's library cannot.

@@ -29,6 +29,15 @@ pub(crate) struct ServeArgs {
     /// Seconds that running generations may go on after SIGTERM.
     #[arg(long, env = "SPECULA_DRAIN_SECONDS", default_value_t = 30)]
     drain_seconds: u64,
+    /// Seconds that a request's head may take; also how long an idle connection is kept.
+    #[arg(long, env = "SPECULA_HEADER_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    header_seconds: u64,
+    /// Seconds that a request's body may take.
+    #[arg(long, env = "SPECULA_BODY_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    body_seconds: u64,
+    /// Connections held at once; more wait unaccepted.
+    #[arg(long, env = "SPECULA_MAX_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
     /// What is logged to stderr: a level (error, warn, info, debug, trace) or levels by module (`info,specula_server=debug`).
     /// No level up to debug logs what users write or read.
     #[arg(long, env = "SPECULA_LOG", default_value = "info", value_name = "FILTER")]
@@ -58,6 +67,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         listen: args.listen,
         allowed_origins: args.allow_origin,
         drain_timeout: Duration::from_secs(args.drain_seconds),
+        header_timeout: Duration::from_secs(args.header_seconds),
+        body_timeout: Duration::from_secs(args.body_seconds),
+        max_connections: args.max_connections.into(),
         ..ServerConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -17,6 +17,7 @@ mod gate;
 mod heads;
 mod isa;
 mod lanes;
+pub mod limits;
 mod math;
 mod matrix;
 mod memory;

@@ -4,6 +4,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 /// Types for which zeroed memory is a value.
 ///
 /// # Safety
@@ -25,7 +27,18 @@ const HUGE_PAGE: usize = 2 << 20;
 pub(crate) struct Memory<T> {
     start: NonNull<T>,
     len: usize,
-    layout: Layout,
+    owner: Owner,
+}
+
+/// Whom the memory came from.
+enum Owner {
+    /// The allocator.
+    Heap(Layout),
+    /// The system, in pages.
+    Pages {
+        #[expect(dead_code, reason = "held until the memory is let go")]
+        map: MmapMut,
+    },
 }
 
 // SAFETY: it owns its memory as a boxed slice does.
@@ -37,19 +50,37 @@ impl<T: Plain> Memory<T> {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
         let bytes = len.checked_mul(size_of::<T>()).expect("more memory than there are addresses").max(1);
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
-        let layout = Layout::from_size_align(bytes, align).expect("more memory than there are addresses");
+        if bytes >= HUGE_PAGE
+            && let Some((map, start)) = huge_pages(bytes)
+        {
+            return Self { start: start.cast(), len, owner: Owner::Pages { map } };
+        }
+        let layout = Layout::from_size_align(bytes, LINE).expect("more memory than there are addresses");
         // SAFETY: the size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start.cast::<T>()) else { handle_alloc_error(layout) };
-        Self { start, len, layout }
+        Self { start, len, owner: Owner::Heap(layout) }
     }
+}
+
+/// Zeroed memory that begins on a huge page's border, which the system may only then give; and its start. `None` where
+/// memory cannot be had from the system so.
+fn huge_pages(bytes: usize) -> Option<(MmapMut, NonNull<u8>)> {
+    let mut map = MmapMut::map_anon(bytes.checked_add(HUGE_PAGE)?).ok()?;
+    // Without huge pages it is slower, nothing else.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let skip = map.as_ptr().align_offset(HUGE_PAGE);
+    let start = NonNull::from(map.get_mut(skip..skip + bytes)?).cast();
+    Some((map, start))
 }
 
 impl<T> Drop for Memory<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout; T is plain and needs no drop.
-        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) }
+        if let Owner::Heap(layout) = self.owner {
+            // SAFETY: allocated in `zeroed` with this layout; T is plain and needs no drop.
+            unsafe { dealloc(self.start.as_ptr().cast(), layout) }
+        }
     }
 }
 

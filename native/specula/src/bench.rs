@@ -1,13 +1,14 @@
 //! `specula bench`: methods measured against each other in one process, interleaved question by question, every answer
-//! compared token for token with the method `none`.
+//! compared token for token with the method `none`. Or, as suite `kernels`, the decoders themselves.
 
+mod kernels;
 mod run;
 mod table;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::contender::Contender;
 use crate::options::EngineArgs;
@@ -17,9 +18,9 @@ use crate::{prompts, startup};
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     engine: EngineArgs,
-    /// Which questions: `embedded`, the validation prompts.
-    #[arg(long, default_value = "embedded", value_parser = ["embedded"])]
-    suite: String,
+    /// What is measured.
+    #[arg(long, default_value = "embedded")]
+    suite: Suite,
     /// Methods, each with settings of its own if need be: mirror:window=8:branch_budget=16. `none` is always measured.
     #[arg(long, value_delimiter = ',', default_value = "none,lookup,sps,mirror")]
     methods: Vec<String>,
@@ -38,12 +39,25 @@ pub(crate) struct BenchArgs {
     /// A plugin for every request, as in `generate`.
     #[arg(long, value_name = "NAME[=JSON]")]
     plugin: Vec<String>,
-    /// Folder for answers.jsonl, summary.json and table.md.
+    #[command(flatten)]
+    kernels: kernels::KernelArgs,
+    /// Folder for answers.jsonl, summary.json and table.md, or kernels.jsonl and kernels.md.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Methods, on the validation prompts.
+    Embedded,
+    /// Passes of the CPU kernels, of candle and of llama.cpp by the number of their rows.
+    Kernels,
+}
+
 pub(crate) fn run(args: BenchArgs) -> Result<()> {
+    if args.suite == Suite::Kernels {
+        return kernels::run(&args.kernels, args.out.as_deref());
+    }
     let mut contenders = vec![Contender::parse("none")?];
     for name in args.methods.iter().filter(|name| *name != "none") {
         contenders.push(Contender::parse(name)?);

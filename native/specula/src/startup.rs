@@ -17,8 +17,8 @@ mod dist {
 /// The page's files, as `cargo xtask wasm` built them; empty if it did not.
 pub(crate) static PAGE: &[(&str, &[u8])] = dist::PAGE;
 
-static TARGET: &[u8] = include_bytes!("../../weights/target.gguf");
-static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
+pub(crate) static TARGET: &[u8] = include_bytes!("../../weights/target.gguf");
+pub(crate) static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
 
 /// Starts an engine.
 pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use specula_engine::Refused;
 use tokio::sync::{Semaphore, watch};
 
 use crate::assets::Page;
@@ -84,7 +85,10 @@ impl App {
             drop(permit);
             result
         });
-        done.await.map_err(|_| Fault::Internal("a decoder panicked"))
+        done.await.map_err(|error| {
+            // Cancelled is what never began: the runtime is being taken down, after the drain.
+            if error.is_cancelled() { Refused::Draining.into() } else { Fault::Internal("a decoder panicked") }
+        })
     }
 }
 

@@ -290,6 +290,7 @@ pub struct Speculation {
     pub window: Option<u64>,
     /// e, the layer after which the early exit looks, 1..layers.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub exit_layer: Option<u64>,
     /// κ, candidates per row of the exit message, 1..=32.
     #[serde(skip_serializing_if = "Option::is_none")]

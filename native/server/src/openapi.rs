@@ -10,10 +10,11 @@ use utoipa::ToSchema;
 const ABOUT: &str = "OpenAI's chat and text completions, with speculative decoding. Whatever speculates, the text is token for \
     token the target model's own, unless the answer's `specula.lossless` says otherwise.\n\nA field that an endpoint does not \
     have is refused with 400, naming it. `user`, `safety_identifier`, `prompt_cache_key`, `metadata`, `store`, `service_tier` \
-    and `parallel_tool_calls` are accepted without effect.\n\nEvery answer bears `x-request-id`: the request's own, if it is 1 to \
+    and `parallel_tool_calls` are accepted without effect.\n\nAnswers bear `x-request-id`: the request's own, if it is 1 to \
     64 letters, digits, `-`, `_` or `.`, else a new one. Errors have OpenAI's shape. A method that a path does not have is \
-    answered with 405 and `Allow`; a path that is not here with 404; a head of more than 64 headers or 64 KiB with 431; what is \
-    not HTTP with 400 and no body.";
+    answered with 405 and `Allow`; a path that is not here with 404. What the HTTP layer refuses before it is a request has \
+    neither body nor id: 400 for what is not HTTP, 414 for an address of 64 KiB, 431 for more than 64 headers or a head that \
+    does not fit the buffer (64 KiB do).";
 
 const SOCKET: &str = "Generates over a WebSocket, several generations at once, each told round by round. A client sends text \
     frames: `{\"type\": \"generate\", \"id\": …}` with the fields of `GenerateRequest` beside them, and `{\"type\": \"cancel\", \
@@ -62,6 +63,10 @@ fn schemas() -> Map<String, Value> {
     add::<GenerateRequest>(&mut found);
     add::<ServerFrame>(&mut found);
     let mut schemas: Map<String, Value> = found.into_iter().collect();
+    // Bounds of inner values, which the derivation has no words for.
+    schemas["Stop"]["oneOf"][1]["maxItems"] = json!(16);
+    let biases = &mut schemas["GenerateRequest"]["properties"]["logit_bias"]["additionalProperties"];
+    (biases["minimum"], biases["maximum"]) = (json!(-100), json!(100));
     let both = schemas["GenerateRequest"].clone();
     schemas.insert(
         "ChatRequest".into(),
@@ -160,7 +165,7 @@ fn one_model() -> Value {
 const OF_BODIES: [(u16, &str); 6] = [
     (400, "Not JSON, or a field is unknown, missing, of the wrong type or out of its bounds: `param` names it."),
     (404, "Another model is served."),
-    (408, "The body did not arrive in time."),
+    (408, "The body did not arrive in time, or the answer was not read in time."),
     (413, "The body is too large."),
     (415, "The body is not `application/json`."),
     (500, "A fault of the server."),
@@ -243,6 +248,8 @@ mod tests {
         for request in ["ChatRequest", "TextRequest", "TokenizeRequest", "DetokenizeRequest"] {
             assert_eq!(schemas[request]["additionalProperties"], false, "{request}");
         }
+        assert_eq!(schemas["Stop"]["oneOf"][1]["type"], "array");
+        assert_eq!(schemas["ChatRequest"]["properties"]["logit_bias"]["additionalProperties"]["type"], "number");
         assert_eq!(schemas["TextRequest"]["required"], json!(["prompt"]));
         assert_eq!(schemas["ChatRequest"]["properties"]["temperature"]["maximum"], 2);
     }

@@ -1,11 +1,21 @@
 //! Softmax(q kᵀ / √D) v over a cache with a tree on top. Each row sums over its own path, in path order, whatever else is
 //! in the cache or in the pass.
+//!
+//! Queries that read the same keys – the heads of a group, in several rows – share what they read: keys and values come
+//! from memory once a task, and into registers once for four queries. What one query sums, and in which order, does not
+//! depend on its company.
 
-use crate::cache::{GROUP, KeyValues, Values};
+mod sums;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::cache::{GROUP, KeyValues};
 use crate::isa::compiled_for_each_isa;
-use crate::lanes::{Lanes, WIDTH};
-use crate::math::{LANES, exp, sum};
+use crate::lanes::Lanes;
+use crate::math::exponentiate;
 use crate::team::{Parts, Team};
+use sums::{Run, add_values, dot_keys};
 
 /// The slots a row sees, in path order: `0..prefix`, then `extra`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +36,11 @@ impl Path {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// One more than the last of its slots in the cache.
+    fn end(&self) -> usize {
+        self.extra.iter().map(|slot| *slot as usize + 1).fold(self.prefix, usize::max)
+    }
 }
 
 /// Attends for rows whose queries are the first H·D values of each row of `x` `[L, stride]`; `to` is `[L, H·D]`, `paths`
@@ -38,178 +53,175 @@ pub fn attend(team: &Team, (x, stride): (&[f32], usize), cache: &KeyValues, path
     let width = shape.query_width();
     assert!(stride >= width && x.len() == paths.len() * stride && to.len() == paths.len() * width, "queries");
     for path in paths {
-        let last = path.extra.iter().map(|s| *s as usize + 1).fold(path.prefix, usize::max);
-        assert!(!path.is_empty() && last <= cache.capacity(), "a path to slot {last} of {}", cache.capacity());
+        let end = path.end();
+        assert!(!path.is_empty() && end <= cache.capacity(), "a path to slot {end} of {}", cache.capacity());
     }
-    let group = shape.heads / shape.kv_heads;
+    let rows = rows_of_a_task(team, paths.len() * shape.kv_heads, shape.group());
     let to = Parts::new(to);
-    // One task for the heads of a row that share keys.
-    team.run(paths.len() * shape.kv_heads, 1, &|range| {
-        let mut scores = Vec::new();
+    team.run(paths.len().div_ceil(rows) * shape.kv_heads, 1, &|range| {
         for task in range {
-            let (row, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
-            let heads = kv_head * group * shape.dim..(kv_head + 1) * group * shape.dim;
-            let q = &x[row * stride + heads.start..row * stride + heads.end];
-            // SAFETY: each row's heads are one task's.
-            let to = unsafe { to.part(row * width + heads.start..row * width + heads.end) };
-            attend_group(team.isa(), q, cache, kv_head, &paths[row], &mut scores, to);
+            let (first, kv_head) = (task / shape.kv_heads * rows, task % shape.kv_heads);
+            let paths = &paths[first..paths.len().min(first + rows)];
+            let queries = Queries { x: &x[first * stride..], stride, cache, kv_head, paths };
+            SCRATCH.with_borrow_mut(|scratch| {
+                attend_queries(team.isa(), &queries, scratch);
+                for (query, result) in scratch.chunks_exact(shape.padded()).take(queries.count()).enumerate() {
+                    let (row, head) = queries.place(query);
+                    let start = (first + row) * width + head * shape.dim;
+                    // SAFETY: each row's heads are one task's.
+                    unsafe { to.part(start..start + shape.dim) }.copy_from_slice(&result[..shape.dim]);
+                }
+            });
         }
     });
 }
 
-compiled_for_each_isa! {
-    fn attend_group(
-        q: &[f32],
-        cache: &KeyValues,
-        kv_head: usize,
-        path: &Path,
-        scores: &mut Vec<f32>,
-        to: &mut [f32],
-    ) = lanes attend_body;
+/// As many as share keys well, but not those that another thread could take.
+fn rows_of_a_task(team: &Team, rows_and_heads: usize, group: usize) -> usize {
+    const QUERIES: usize = 32;
+    let fair = if team.threads() == 1 { rows_and_heads } else { rows_and_heads.div_ceil(2 * team.threads()) };
+    fair.min(QUERIES / group).max(1)
 }
 
-/// Query heads computed at once.
-const HEADS: usize = 4;
+thread_local! {
+    /// What a task computes, its results first; kept so that passes do not allocate.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
-#[inline(always)]
-fn attend_body<L: Lanes>(
-    q: &[f32],
-    cache: &KeyValues,
+/// The queries that read one key/value head: those of its group, row by row.
+struct Queries<'a> {
+    /// The rows, `[L, stride]`.
+    x: &'a [f32],
+    stride: usize,
+    cache: &'a KeyValues,
     kv_head: usize,
-    path: &Path,
-    scores: &mut Vec<f32>,
-    to: &mut [f32],
-) {
-    let dim = cache.shape().dim;
-    let (fours, rest) = q.split_at(q.len() / (HEADS * dim) * (HEADS * dim));
-    let (to_fours, to_rest) = to.split_at_mut(fours.len());
-    for (q, to) in fours.chunks_exact(HEADS * dim).zip(to_fours.chunks_exact_mut(HEADS * dim)) {
-        heads::<L, HEADS>(q, (cache, kv_head), path, scores, to);
+    /// The rows'.
+    paths: &'a [Path],
+}
+
+impl Queries<'_> {
+    fn count(&self) -> usize {
+        self.paths.len() * self.cache.shape().group()
     }
-    for (q, to) in rest.chunks_exact(dim).zip(to_rest.chunks_exact_mut(dim)) {
-        heads::<L, 1>(q, (cache, kv_head), path, scores, to);
+
+    /// Row and head of a query.
+    fn place(&self, query: usize) -> (usize, usize) {
+        let group = self.cache.shape().group();
+        (query / group, self.kv_head * group + query % group)
+    }
+
+    fn path(&self, query: usize) -> &Path {
+        &self.paths[self.place(query).0]
+    }
+
+    /// N of them.
+    fn some<const N: usize>(&self, first: usize) -> [&[f32]; N] {
+        let dim = self.cache.shape().dim;
+        std::array::from_fn(|i| {
+            let (row, head) = self.place(first + i);
+            &self.x[row * self.stride + head * dim..][..dim]
+        })
+    }
+
+    /// Slots from the first on that are in all their paths.
+    fn common(&self, block: &Range<usize>) -> usize {
+        block.clone().map(|query| self.path(query).prefix).fold(usize::MAX, usize::min)
     }
 }
 
+/// Queries that read keys and values together.
+const BLOCK: usize = 4;
+/// Slots that all queries visit before they go on: few enough for the nearest cache.
+const SPAN: usize = 4 * GROUP;
+
+compiled_for_each_isa! {
+    fn attend_queries(queries: &Queries<'_>, scratch: &mut Vec<f32>) = lanes attend_body;
+}
+
+/// Leaves results `[query][D]`, D padded, at the start of `scratch`.
 #[inline(always)]
-fn heads<L: Lanes, const N: usize>(
-    q: &[f32],
-    (cache, kv_head): (&KeyValues, usize),
-    path: &Path,
-    scores: &mut Vec<f32>,
-    to: &mut [f32],
-) {
-    let dim = cache.shape().dim;
-    let scale = 1.0 / (dim as f32).sqrt();
-    // The last group of the prefix is written whole; what is beyond the path is written over or not read.
-    let stride = path.len() + GROUP;
-    scores.clear();
-    scores.resize(N * stride, 0.0);
-    for group in 0..path.prefix.div_ceil(GROUP) {
-        let lanes = group_scores::<L, N>(q, cache.key_group(group, kv_head));
-        for (head, lanes) in lanes.iter().enumerate() {
-            scores[head * stride + group * GROUP..][..GROUP].copy_from_slice(lanes);
-        }
+fn attend_body<L: Lanes>(queries: &Queries<'_>, scratch: &mut Vec<f32>) {
+    let (cache, kv_head) = (queries.cache, queries.kv_head);
+    let shape = cache.shape();
+    let (count, padded) = (queries.count(), shape.padded());
+    let blocks = || (0..count).step_by(BLOCK).map(|first| first..count.min(first + BLOCK));
+    let end = queries.paths.iter().map(Path::end).fold(0, usize::max);
+    let extra = queries.paths.iter().map(|path| path.extra.len()).fold(0, usize::max);
+    let stride = end.next_multiple_of(GROUP) + extra;
+    let needed = count * (padded + stride + 1) + extra;
+    if scratch.len() < needed {
+        scratch.resize(needed, 0.0);
     }
-    let mut at = usize::MAX;
-    let mut lanes = [[0.0; GROUP]; N];
-    for (i, slot) in path.extra.iter().enumerate() {
-        let slot = *slot as usize;
-        if slot / GROUP != at {
-            at = slot / GROUP;
-            lanes = group_scores::<L, N>(q, cache.key_group(at, kv_head));
-        }
-        for (head, lanes) in lanes.iter().enumerate() {
-            scores[head * stride + path.prefix + i] = lanes[slot % GROUP];
-        }
-    }
-    let mut sums = [0.0; N];
-    for (scores, total) in scores.chunks_exact_mut(stride).zip(&mut sums) {
-        *total = exponentiate(&mut scores[..path.len()], scale);
-    }
-    let values = cache.values(kv_head);
-    let mut weights: [&[f32]; N] = [&[]; N];
-    for (weights, scores) in weights.iter_mut().zip(scores.chunks_exact(stride)) {
-        *weights = &scores[..path.len()];
-    }
-    for part in 0..dim.div_ceil(WIDTH) {
-        let held = part * WIDTH..dim.min((part + 1) * WIDTH);
-        let mixed = mix::<L, N>(weights, values, part, path);
-        for (head, mixed) in mixed.iter().enumerate() {
-            let to = &mut to[head * dim + held.start..head * dim + held.end];
-            for (to, mixed) in to.iter_mut().zip(mixed) {
-                *to = mixed / sums[head];
+    let (results, scratch) = scratch.split_at_mut(count * padded);
+    let (scores, scratch) = scratch.split_at_mut(count * stride);
+    let (totals, picked) = scratch.split_at_mut(count);
+
+    // Scores by slot, those off the path too.
+    for from in (0..end).step_by(SPAN) {
+        let groups = from / GROUP..end.min(from + SPAN).div_ceil(GROUP);
+        for block in blocks() {
+            let (first, groups) = (block.start, groups.clone());
+            let scores = &mut scores[first * stride..block.end * stride];
+            match block.len() {
+                1 => dot_keys::<L, 1, 4>(queries.some(first), (cache, kv_head), groups, scores),
+                2 => dot_keys::<L, 2, 2>(queries.some(first), (cache, kv_head), groups, scores),
+                3 => dot_keys::<L, 3, 1>(queries.some(first), (cache, kv_head), groups, scores),
+                _ => dot_keys::<L, BLOCK, 1>(queries.some(first), (cache, kv_head), groups, scores),
             }
         }
     }
-}
 
-/// Products of N queries with sixteen keys, each summed over dimensions in order.
-#[inline(always)]
-fn group_scores<L: Lanes, const N: usize>(q: &[f32], keys: &[[f32; GROUP]]) -> [[f32; GROUP]; N] {
-    let dim = keys.len();
-    assert_eq!(q.len(), N * dim, "{N} queries");
-    let mut sums = [L::splat(0.0); N];
-    for (d, keys) in keys.iter().enumerate() {
-        let keys = L::load(keys);
-        for (head, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: d < dim, head < N.
-            let q = unsafe { *q.get_unchecked(head * dim + d) };
-            *sum = keys.mul_add(L::splat(q), *sum);
+    // Weights by place in the path, not yet divided by their total.
+    let scale = 1.0 / (shape.dim as f32).sqrt();
+    for (query, scores) in scores.chunks_exact_mut(stride).enumerate() {
+        let path = queries.path(query);
+        for (picked, slot) in picked.iter_mut().zip(&path.extra) {
+            *picked = scores[*slot as usize];
+        }
+        let weights = &mut scores[..path.len()];
+        weights[path.prefix..].copy_from_slice(&picked[..path.extra.len()]);
+        totals[query] = exponentiate(weights, scale);
+    }
+
+    // Values: of the slots that a block has in common together, then of each query's own.
+    results.fill(0.0);
+    let prefix = queries.paths.iter().map(|path| path.prefix).fold(0, usize::max);
+    for from in (0..prefix).step_by(SPAN) {
+        for block in blocks() {
+            let runs = runs(from..queries.common(&block).min(from + SPAN));
+            let weights = &scores[block.start * stride..block.end * stride];
+            let results = &mut results[block.start * padded..block.end * padded];
+            match block.len() {
+                1 => add_values::<L, 1, 4>(weights, (cache, kv_head), runs, results),
+                2 => add_values::<L, 2, 2>(weights, (cache, kv_head), runs, results),
+                3 => add_values::<L, 3, 1>(weights, (cache, kv_head), runs, results),
+                _ => add_values::<L, BLOCK, 1>(weights, (cache, kv_head), runs, results),
+            }
         }
     }
-    stored(sums)
-}
-
-/// One register's worth of the values of a path, weighted for N heads and summed in path order.
-#[inline(always)]
-fn mix<L: Lanes, const N: usize>(
-    weights: [&[f32]; N],
-    values: Values<'_>,
-    part: usize,
-    path: &Path,
-) -> [[f32; WIDTH]; N] {
-    let mut sums = [L::splat(0.0); N];
-    for slot in 0..path.prefix {
-        add_value(&mut sums, weights, slot, &values.parts[slot * values.stride + part]);
-    }
-    for (i, slot) in path.extra.iter().enumerate() {
-        add_value(&mut sums, weights, path.prefix + i, &values.parts[*slot as usize * values.stride + part]);
-    }
-    stored(sums)
-}
-
-#[inline(always)]
-fn add_value<L: Lanes, const N: usize>(sums: &mut [L; N], weights: [&[f32]; N], at: usize, value: &[f32; WIDTH]) {
-    let value = L::load(value);
-    for (sum, weights) in sums.iter_mut().zip(weights) {
-        *sum = value.mul_add(L::splat(weights[at]), *sum);
-    }
-}
-
-#[inline(always)]
-fn stored<L: Lanes, const N: usize>(sums: [L; N]) -> [[f32; WIDTH]; N] {
-    let mut to = [[0.0; WIDTH]; N];
-    for (to, sum) in to.iter_mut().zip(sums) {
-        sum.store(to);
-    }
-    to
-}
-
-/// Replaces scores by exp(scale · (score − largest)) and returns their sum.
-#[inline(always)]
-fn exponentiate(scores: &mut [f32], scale: f32) -> f32 {
-    // Eight comparisons at a time; the largest of all is the same in any order.
-    let mut most = [f32::NEG_INFINITY; LANES];
-    let (chunks, tail) = scores.as_chunks::<LANES>();
-    for chunk in chunks {
-        for i in 0..LANES {
-            most[i] = if chunk[i] > most[i] { chunk[i] } else { most[i] };
+    for block in blocks() {
+        let common = queries.common(&block);
+        for query in block {
+            let Path { prefix, extra } = queries.path(query);
+            let single =
+                |(i, slot): (usize, &u32)| Run { place: prefix + i, slots: *slot as usize..*slot as usize + 1 };
+            let own = runs(common..*prefix).chain(extra.iter().enumerate().map(single));
+            let weights = &scores[query * stride..(query + 1) * stride];
+            let result = &mut results[query * padded..(query + 1) * padded];
+            add_values::<L, 1, 4>(weights, (cache, kv_head), own, result);
         }
     }
-    let most = most.iter().chain(tail).copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    for score in scores.iter_mut() {
-        *score = exp((*score - most) * scale);
+    for (result, total) in results.chunks_exact_mut(padded).zip(totals) {
+        result.iter_mut().for_each(|x| *x /= *total);
     }
-    sum(scores)
+}
+
+/// Slots that lie at their own places in a path, as runs.
+#[inline(always)]
+fn runs(slots: Range<usize>) -> impl Iterator<Item = Run> + Clone {
+    let groups = slots.start / GROUP..slots.end.div_ceil(GROUP);
+    groups.map(move |group| {
+        let slots = slots.start.max(group * GROUP)..slots.end.min((group + 1) * GROUP);
+        Run { place: slots.start, slots }
+    })
 }

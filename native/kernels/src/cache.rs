@@ -1,5 +1,7 @@
-//! Keys and values of one layer. Keys lie in groups of sixteen slots, dimension by dimension, so that sixteen scores are
-//! computed at once; both grow without moving what they hold.
+//! Keys and values of one layer, in groups of sixteen slots, so that what a head reads of a group lies together. Keys lie
+//! dimension by dimension there, so that sixteen scores are computed at once.
+
+use std::ops::Range;
 
 use crate::lanes::WIDTH;
 
@@ -26,8 +28,13 @@ impl HeadShape {
     }
 
     /// D padded to whole registers.
-    fn padded(self) -> usize {
+    pub(crate) fn padded(self) -> usize {
         self.dim.next_multiple_of(WIDTH)
+    }
+
+    /// Query heads that share a key/value head.
+    pub(crate) fn group(self) -> usize {
+        self.heads / self.kv_heads
     }
 }
 
@@ -39,7 +46,7 @@ pub struct KeyValues {
     shape: HeadShape,
     /// `[slot / 16][K][D][16]`.
     keys: Vec<f32>,
-    /// `[slot][K][D]`, D padded with zeros.
+    /// `[slot / 16][K][16][D]`, D padded with zeros.
     values: Vec<f32>,
 }
 
@@ -74,9 +81,9 @@ impl KeyValues {
     /// Stores a slot's keys and values, each `[K, D]`.
     pub(crate) fn store(&mut self, slot: usize, keys: &[f32], values: &[f32]) {
         let (width, dim, padded) = (self.shape.key_width(), self.shape.dim, self.shape.padded());
-        let held = &mut self.values[slot * self.shape.kv_heads * padded..];
-        for (held, value) in held.chunks_exact_mut(padded).zip(values.chunks_exact(dim)) {
-            held[..dim].copy_from_slice(value);
+        for (kv_head, value) in values.chunks_exact(dim).enumerate() {
+            let start = self.value_start(slot, kv_head);
+            self.values[start..start + padded][..dim].copy_from_slice(value);
         }
         let group = &mut self.keys[slot / GROUP * GROUP * width..][..GROUP * width];
         for (lane, key) in group[slot % GROUP..].iter_mut().step_by(GROUP).zip(keys) {
@@ -89,8 +96,11 @@ impl KeyValues {
     /// # Panics
     /// If there is no room for them.
     pub fn copy(&mut self, from: usize, to: usize) {
-        let width = self.shape.kv_heads * self.shape.padded();
-        self.values.copy_within(from * width..(from + 1) * width, to * width);
+        for kv_head in 0..self.shape.kv_heads {
+            let start = self.value_start(from, kv_head);
+            let to = self.value_start(to, kv_head);
+            self.values.copy_within(start..start + self.shape.padded(), to);
+        }
         let width = self.shape.key_width();
         let start = |slot: usize| slot / GROUP * GROUP * width + slot % GROUP;
         for i in 0..width {
@@ -106,20 +116,17 @@ impl KeyValues {
         self.keys[from..from + dim * GROUP].as_chunks().0
     }
 
-    /// Values of a head by slot, in registers' worths: `part` of slot `s` is at `s · stride + part`.
+    /// Values of a head in slots of one group, `[slot][D]`, D padded, in registers' worths.
     #[inline(always)]
-    pub(crate) fn values(&self, kv_head: usize) -> Values<'_> {
-        let HeadShape { kv_heads, .. } = self.shape;
-        let parts = self.shape.padded() / WIDTH;
-        Values { parts: &self.values.as_chunks().0[kv_head * parts..], stride: kv_heads * parts }
+    pub(crate) fn values(&self, slots: Range<usize>, kv_head: usize) -> &[[f32; WIDTH]] {
+        let start = self.value_start(slots.start, kv_head);
+        self.values[start..start + slots.len() * self.shape.padded()].as_chunks().0
     }
-}
 
-/// Values of one head.
-#[derive(Clone, Copy)]
-pub(crate) struct Values<'a> {
-    pub(crate) parts: &'a [[f32; WIDTH]],
-    pub(crate) stride: usize,
+    #[inline(always)]
+    fn value_start(&self, slot: usize, kv_head: usize) -> usize {
+        ((slot / GROUP * self.shape.kv_heads + kv_head) * GROUP + slot % GROUP) * self.shape.padded()
+    }
 }
 
 #[cfg(test)]
@@ -141,8 +148,7 @@ mod tests {
                 let keys: Vec<f32> =
                     cache.key_group(slot / GROUP, head).iter().map(|lanes| lanes[slot % GROUP]).collect();
                 assert_eq!(keys, row(held, 1.0)[head * 6..][..6]);
-                let values = cache.values(head);
-                assert_eq!(values.parts[slot * values.stride][..6], row(held, -1.0)[head * 6..][..6]);
+                assert_eq!(cache.values(slot..slot + 1, head)[0][..6], row(held, -1.0)[head * 6..][..6]);
             }
         }
     }

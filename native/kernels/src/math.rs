@@ -48,7 +48,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     // Adding and subtracting 1.5·2²³ rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
-    let n = x.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
     let r = n.mul_add(-0.693_359_4, x);
     let r = n.mul_add(2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4_f32;
@@ -56,9 +57,27 @@ pub(crate) fn exp(x: f32) -> f32 {
         p = p.mul_add(r, c);
     }
     let y = (p * r).mul_add(r, r) + 1.0;
-    // n lies in −126…127, so the power is a normal number.
-    let power = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    // n lies in −126…127, so the power is a normal number; it is what the lowest bits of its sum with 1.5·2²³ hold.
+    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
     y * power
+}
+
+/// Replaces scores by exp(scale · (score − largest)) and returns their sum, in the order of [`sum_of_squares`].
+#[inline(always)]
+pub(crate) fn exponentiate(scores: &mut [f32], scale: f32) -> f32 {
+    let (chunks, tail) = scores.as_chunks::<LANES>();
+    // The largest of all is the same in any order.
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for i in 0..LANES {
+            most[i] = if chunk[i] > most[i] { chunk[i] } else { most[i] };
+        }
+    }
+    let most = most.iter().chain(tail).copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    for score in scores.iter_mut() {
+        *score = exp((*score - most) * scale);
+    }
+    sum(scores)
 }
 
 #[cfg(test)]
@@ -79,7 +98,9 @@ mod tests {
     #[test]
     fn sums_take_the_tail() {
         let x: Vec<f32> = (0..21).map(|i| i as f32).collect();
-        assert_eq!(sum(&x), 210.0);
+        let mut ones = [3.0; 21];
+        assert_eq!(exponentiate(&mut ones, 2.0), 21.0);
+        assert_eq!(ones, [1.0; 21]);
         assert_eq!(sum_of_squares(&x), 2870.0);
     }
 }

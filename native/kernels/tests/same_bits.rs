@@ -1,5 +1,5 @@
 //! What every kernel promises: the same bits on every instruction set this machine has, for one row or many, alone or
-//! with helpers. And the right numbers, against the same sums in f64.
+//! with helpers, for some chosen shapes and some that chance chose. And the right numbers, against the same sums in f64.
 
 use half::{bf16, f16};
 use specula_kernels::{
@@ -238,6 +238,75 @@ fn attention_sees_its_path_only() {
             let mixed: f64 =
                 straight.iter().zip(&scores).map(|(row, s)| s.exp() / total * f64::from(of(*row, 1)[i])).sum();
             assert!((mixed - f64::from(want[head * 16 + i])).abs() < 1e-6);
+        }
+    }
+}
+
+/// Shapes, formats and rows as chance has them.
+#[test]
+fn products_of_any_shape_have_the_same_bits_everywhere() {
+    let mut random = Random(6);
+    let teams = teams();
+    for _ in 0..40 {
+        let (out, input, rows) = (1 + random.below(90), 32 * (1 + random.below(12)), 1 + random.below(20));
+        let x: Vec<f32> = (0..rows)
+            .flat_map(|row| random.floats(input).into_iter().map(move |x| x * 7f32.powi(row as i32 % 9 - 4)))
+            .collect();
+        for (name, matrix) in every_format(&mut random, out, input) {
+            let singles: Vec<u32> = x.chunks(input).flat_map(|x| bits(&product(&teams[0], &[&matrix], x))).collect();
+            for team in &teams {
+                let y = bits(&product(team, &[&matrix], &x));
+                assert_eq!(y, singles, "{name} {out}×{input}, {rows} rows, {:?}", team.isa());
+            }
+        }
+    }
+}
+
+/// Rows together, whatever their heads and paths, against each alone in a cache that holds nothing but its own path: the
+/// other slots are not numbers there.
+#[test]
+fn attention_of_any_shape_has_the_same_bits_everywhere() {
+    let mut random = Random(7);
+    let teams = teams();
+    for _ in 0..60 {
+        let (kv_heads, dim) = (1 + random.below(3), 2 * (1 + random.below(70)));
+        let shape = HeadShape { heads: kv_heads * (1 + random.below(9)), kv_heads, dim };
+        let (stride, width) = ((shape.heads + 2 * kv_heads) * dim, shape.heads * dim);
+        let (slots, rows) = (1 + random.below(150), 1 + random.below(11));
+        let held = random.floats(slots * stride);
+        let still = (vec![1.0; slots * dim / 2], vec![0.0; slots * dim / 2]);
+        let cache = |held: &[f32]| {
+            let mut cache = KeyValues::new(shape);
+            cache.reserve(slots);
+            let how = Turn { bias: None, norm: None, cos: &still.0, sin: &still.1 };
+            turn_heads(teams[0].isa(), &mut held.to_vec(), how, &mut cache, 0);
+            cache
+        };
+        let whole = cache(&held);
+        let near = random.below(slots + 1);
+        let paths: Vec<Path> = (0..rows)
+            .map(|_| {
+                let prefix = (near + random.below(6)).min(random.below(3) * slots).min(slots);
+                let extra = (prefix..slots).filter(|_| random.below(4) == 0).map(|slot| slot as u32).collect();
+                Path { prefix, extra }
+            })
+            .map(|path| if path.is_empty() { Path { prefix: 1, extra: vec![] } } else { path })
+            .collect();
+        let queries = random.floats(rows * stride);
+        let mut want = Vec::new();
+        for (path, query) in paths.iter().zip(queries.chunks(stride)) {
+            let mut alone = vec![f32::NAN; held.len()];
+            for slot in (0..path.prefix).chain(path.extra.iter().map(|slot| *slot as usize)) {
+                alone[slot * stride..(slot + 1) * stride].copy_from_slice(&held[slot * stride..(slot + 1) * stride]);
+            }
+            let mut to = vec![0.0; width];
+            attend(&teams[0], (query, stride), &cache(&alone), std::slice::from_ref(path), &mut to);
+            want.extend(bits(&to));
+        }
+        for team in &teams {
+            let mut to = vec![0.0; rows * width];
+            attend(team, (&queries, stride), &whole, &paths, &mut to);
+            assert!(to.iter().all(|x| x.is_finite()) && bits(&to) == want, "{shape:?}, {paths:?}, {:?}", team.isa());
         }
     }
 }

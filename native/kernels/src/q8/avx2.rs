@@ -24,8 +24,8 @@ impl Tile<'_> {
         assert!(self.values.len() == blocks * BLOCK * TILE && self.scales.len() == blocks * TILE);
         assert!(self.x.len() == ROWS * blocks * BLOCK && self.x_scales.len() == ROWS * blocks);
         let ones = _mm256_set1_epi16(1);
-        // Hidden from the compiler, which else unrolls the loop over quads until registers spill.
-        let quads = std::hint::black_box(BLOCK / QUAD).min(BLOCK / QUAD);
+        // Hidden from the compiler, which else unrolls the loop over quads until the registers of several rows spill.
+        let quads = if ROWS == 1 { BLOCK / QUAD } else { std::hint::black_box(BLOCK / QUAD) };
         let mut y = [[_mm256_setzero_ps(); 2]; ROWS];
         for block in 0..blocks {
             let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];

@@ -146,7 +146,7 @@ const LANES: usize = 8;
 
 /// Dot product summed in eight interleaved lanes, then pairwise.
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
@@ -160,7 +160,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Replaces scores by exp(score − max) and returns their sum, taken in eight lanes by position in the path.
 #[inline(always)]
-fn exponentiate(scores: &mut [f32]) -> f32 {
+pub(crate) fn exponentiate(scores: &mut [f32]) -> f32 {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for score in scores.iter_mut() {
         *score = exp(*score - max);

@@ -140,3 +140,27 @@ impl ModelConfig {
         Ok(self)
     }
 }
+
+#[cfg(test)]
+impl ModelConfig {
+    /// A shape of which heads alone matter.
+    pub(crate) fn for_tests(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        Self {
+            architecture: Architecture::Qwen3,
+            vocab_size: 16,
+            hidden: heads * head_dim,
+            layers: 2,
+            heads,
+            kv_heads,
+            head_dim,
+            feed_forward: 16,
+            context_length: 64,
+            rope_frequencies: vec![1.0; head_dim / 2],
+            rms_eps: 1e-6,
+            qkv_bias: false,
+            qk_norm: false,
+            tied_head: true,
+            end_tokens: vec![0],
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! The decoder on the CPU kernels: what [`Transformer`](crate::transformer::Transformer) computes, on packed weights and
 //! buffers that are made once.
 
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
 use specula_decoding::{Logits, ModelError, NewNode};
 use specula_kernels::{
     HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, add_rows, attend, gate, norm_rows,
@@ -8,6 +11,7 @@ use specula_kernels::{
 };
 
 use crate::config::ModelConfig;
+use crate::exit::{Adapter, Exits};
 use crate::session::{Decoder, new_paths};
 use crate::slots::Slots;
 use crate::weights::Weights;
@@ -21,6 +25,13 @@ pub(crate) struct FastDecoder {
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Matrix,
+    exits: BTreeMap<usize, ExitLayer>,
+}
+
+/// An early exit's adapter.
+struct ExitLayer {
+    weights: Matrix,
+    bias: Vec<f32>,
 }
 
 struct Layer {
@@ -83,10 +94,27 @@ impl FastDecoder {
             layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<Result<_, _>>()?,
             norm: weights.values(c.hidden, "model.norm.weight")?,
             team: Team::alone(Isa::best()),
+            exits: BTreeMap::new(),
             config,
         };
         weights.finish()?;
         Ok(decoder)
+    }
+
+    /// Takes the adapters of early exits, whose shapes are checked.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub(crate) fn set_exits(&mut self, exits: &Exits) -> Result<(), String> {
+        let hidden = self.config.hidden;
+        let pack = |(layer, adapter): (&usize, &Adapter)| {
+            let flat =
+                |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|e| e.to_string());
+            let weights = Matrix::f32(hidden, hidden, &flat(&adapter.weights)?).map_err(|e| e.to_string())?;
+            Ok((*layer, ExitLayer { weights, bias: flat(&adapter.bias)? }))
+        };
+        self.exits = exits.adapters.iter().map(pack).collect::<Result<_, String>>()?;
+        Ok(())
     }
 
     /// The instructions in use.
@@ -143,10 +171,28 @@ impl Decoder for FastDecoder {
 
     fn rows(&self, pass: &FastPass, cache: &mut FastCache) -> Result<Logits, ModelError> {
         let rows = &mut cache.rows;
-        norm_rows(self.team.isa(), &rows.states, &self.norm, self.config.rms_eps, &mut rows.normed);
+        let states = match self.exits.get(&pass.next_layer) {
+            None => &rows.states,
+            Some(exit) => {
+                products(&self.team, &[&exit.weights], &rows.states, &mut rows.scratch, &mut rows.change);
+                for (change, states) in
+                    rows.change.chunks_exact_mut(self.config.hidden).zip(rows.states.chunks_exact(self.config.hidden))
+                {
+                    for (change, (state, bias)) in change.iter_mut().zip(states.iter().zip(&exit.bias)) {
+                        *change += state + bias;
+                    }
+                }
+                &rows.change
+            }
+        };
+        norm_rows(self.team.isa(), states, &self.norm, self.config.rms_eps, &mut rows.normed);
         let mut logits = vec![0.0; pass.paths.len() * self.config.vocab_size];
         products(&self.team, &[&self.head], &rows.normed, &mut rows.scratch, &mut logits);
         Ok(Logits::new(logits, self.config.vocab_size))
+    }
+
+    fn states(&self, _: &FastPass, cache: &FastCache) -> Result<Vec<f32>, ModelError> {
+        Ok(cache.rows.states.clone())
     }
 
     fn keep(&self, cache: &mut FastCache, from: usize, path: &[usize]) -> Result<(), ModelError> {

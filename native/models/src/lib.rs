@@ -6,13 +6,18 @@
 //! [`linear`] and [`attention`] for how it is kept, and `tests/row_invariance.rs` for the proof.
 
 mod attention;
+mod batch_attention;
 mod cache;
 mod config;
+mod exit;
+mod export;
 mod fast;
 mod gguf;
 mod linear;
 mod load;
 mod model;
+mod network;
+mod norm;
 mod pair;
 mod resized;
 mod session;
@@ -24,11 +29,16 @@ mod transformer;
 mod weights;
 
 pub use config::{Architecture, ModelConfig};
-pub use load::{LoadError, LoadedModel};
+pub use exit::Exits;
+pub use export::write_gguf;
+pub use load::{Head, LoadError, LoadedModel, ModelFolder};
 pub use model::{Compute, Model};
-pub use pair::check_pair;
+pub use network::{Batch, Network, Streams};
+pub use norm::norm;
+pub use pair::{check_pair, check_pair_of};
 pub use resized::Resized;
-pub use session::PREFILL_ROWS;
+pub use session::{PREFILL_ROWS, Trace};
 pub use template::{ChatMessage, ChatTemplate, TemplateError};
 pub use threads::{ModelThread, limit_candle_threads};
 pub use tokenizer::Tokenizer;
+pub use weights::TensorSource;

@@ -13,6 +13,8 @@ enum Weights {
     Quantised(QMatMul),
     /// f32, stored `[out, in]`.
     Dense(Tensor),
+    /// The same where gradients matter and the bits of a row do not.
+    Trained(Tensor),
 }
 
 /// Rows of one product. gemm picks its kernel and blocking by the number of rows, which changes the order of sums; with
@@ -28,6 +30,10 @@ impl Linear {
         Self { weights: Weights::Dense(weights), bias }
     }
 
+    pub(crate) fn trained(weights: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weights: Weights::Trained(weights), bias }
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let product = match &self.weights {
             Weights::Quantised(weights) => quantised(x, weights),
@@ -35,6 +41,7 @@ impl Linear {
                 let weights_t = weights.t()?;
                 in_chunks(x, ROWS, |x| x.matmul(&weights_t))
             }
+            Weights::Trained(weights) => x.matmul(&weights.t()?),
         }?;
         match &self.bias {
             Some(bias) => product.broadcast_add(bias),

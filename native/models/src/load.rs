@@ -1,9 +1,10 @@
 //! Loads a model with its tokenizer and template: a GGUF file, the bytes of one, or a folder as Hugging Face has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::MmapedSafetensors;
+use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use serde_json::Value as Json;
 
@@ -62,6 +63,93 @@ impl LoadedModel {
     }
 }
 
+/// What reads a model's states: its last norm and its head, in f32.
+pub struct Head {
+    /// `[hidden]`.
+    pub norm: Tensor,
+    /// ε of the norm.
+    pub epsilon: f32,
+    /// `[V, hidden]`.
+    pub weights: Tensor,
+}
+
+impl Head {
+    /// Opens the head of a `.gguf` file or a folder.
+    ///
+    /// # Errors
+    /// As for [`LoadedModel::open`].
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let read = || -> Result<Self, String> {
+            let file;
+            let bytes;
+            let gguf;
+            let safetensors;
+            let (config, weights) = if path.is_dir() {
+                let config = ModelConfig::from_folder(&read_json(&path.join("config.json"))?, None)?;
+                // SAFETY: as for GGUF files.
+                safetensors = unsafe { MmapedSafetensors::multi(&weight_files(path)?) }.map_err(text)?;
+                (config, Weights::safetensors(&safetensors))
+            } else {
+                file = std::fs::File::open(path).map_err(text)?;
+                // SAFETY: as for whole models.
+                bytes = unsafe { Mmap::map(&file) }.map_err(text)?;
+                gguf = Gguf::parse(&bytes)?;
+                (ModelConfig::from_gguf(&gguf)?, Weights::gguf(&gguf, false))
+            };
+            let name = if config.tied_head { "model.embed_tokens" } else { "lm_head" };
+            Ok(Self {
+                norm: weights.vector(config.hidden, "model.norm.weight")?,
+                epsilon: config.rms_eps,
+                weights: weights.table(config.vocab_size, config.hidden, name)?,
+            })
+        };
+        read().map_err(|reason| LoadError { what: path.display().to_string(), reason })
+    }
+}
+
+/// A folder as Hugging Face has them, for training: nothing is packed.
+pub struct ModelFolder {
+    /// Shape.
+    pub config: ModelConfig,
+    /// config.json.
+    pub json: Json,
+    /// Weights in f32, by Hugging Face's names; empty if the folder has none.
+    pub tensors: HashMap<String, Tensor>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+}
+
+impl ModelFolder {
+    /// Opens a folder; `config` replaces its config.json, for a new model with the folder's tokenizer.
+    ///
+    /// # Errors
+    /// Names the file, and what is wrong with it.
+    pub fn open(folder: &Path, config: Option<Json>) -> Result<Self, LoadError> {
+        Self::read(folder, config).map_err(|reason| LoadError { what: folder.display().to_string(), reason })
+    }
+
+    fn read(folder: &Path, new: Option<Json>) -> Result<Self, String> {
+        let fresh = new.is_some();
+        let json = new.map_or_else(|| read_json(&folder.join("config.json")), Ok)?;
+        let config = ModelConfig::from_folder(&json, None).map_err(|why| format!("config.json: {why}"))?;
+        let mut tensors = HashMap::new();
+        for file in if fresh { Vec::new() } else { weight_files(folder)? } {
+            for (name, tensor) in candle_core::safetensors::load(&file, &Device::Cpu).map_err(text)? {
+                tensors.insert(name, tensor.to_dtype(DType::F32).map_err(text)?);
+            }
+        }
+        let tokenizer = read_tokenizer(folder, config.vocab_size)?;
+        Ok(Self { config, json, tensors, tokenizer, template: folder_template(folder)? })
+    }
+}
+
+fn read_tokenizer(folder: &Path, rows: usize) -> Result<Tokenizer, String> {
+    let bytes = std::fs::read(folder.join("tokenizer.json")).map_err(|e| format!("tokenizer.json: {e}"))?;
+    Tokenizer::from_json(&bytes, rows).map_err(|why| format!("tokenizer.json: {why}"))
+}
+
 fn open_gguf(path: &Path, compute: Compute) -> Result<LoadedModel, String> {
     let file = std::fs::File::open(path).map_err(text)?;
     // SAFETY: the operator's model file is mapped; it must not change while it is read here, before this function's
@@ -93,14 +181,8 @@ fn open_folder(folder: &Path, compute: Compute) -> Result<LoadedModel, String> {
     let weights = unsafe { MmapedSafetensors::multi(&files) }.map_err(text)?;
     // First of all the weights: their size bounds the vocabulary that a tokenizer may declare.
     let model = Model::new(config, &Weights::safetensors(&weights), compute)?;
-    let tokenizer = std::fs::read(folder.join("tokenizer.json")).map_err(|e| format!("tokenizer.json: {e}"))?;
-    let tokenizer = Tokenizer::from_json(&tokenizer, model.config().vocab_size);
-    Ok(LoadedModel {
-        name: stem(folder),
-        model,
-        tokenizer: tokenizer.map_err(|why| format!("tokenizer.json: {why}"))?,
-        template: folder_template(folder)?,
-    })
+    let tokenizer = read_tokenizer(folder, model.config().vocab_size)?;
+    Ok(LoadedModel { name: stem(folder), model, tokenizer, template: folder_template(folder)? })
 }
 
 /// The shards that `model.safetensors.index.json` names, else every `*.safetensors`.
@@ -121,7 +203,12 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
         return named.into_iter().map(shard).collect();
     }
     let entries = std::fs::read_dir(folder).map_err(text)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
+    let is_weights = |path: &PathBuf| {
+        // What training puts beside a model is no part of it.
+        let beside = path.file_name().is_some_and(|name| name == "exit.safetensors" || name == "streams.safetensors");
+        !beside && path.extension().is_some_and(|e| e == "safetensors")
+    };
+    let mut files: Vec<PathBuf> = entries.filter(is_weights).collect();
     files.sort();
     if files.is_empty() {
         return Err("the folder holds no *.safetensors file; weights of other formats must be converted first".into());
@@ -129,8 +216,17 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// `chat_template.jinja`, else the entry in tokenizer_config.json: one template, or a list of named ones.
 fn folder_template(folder: &Path) -> Result<Option<ChatTemplate>, String> {
+    let config = optional(read_json, &folder.join("tokenizer_config.json"))?.unwrap_or_default();
+    let named = ["bos_token", "eos_token"].into_iter().filter_map(|name| {
+        let token = &config[name];
+        Some((name, token.as_str().or(token["content"].as_str())?.to_owned()))
+    });
+    template_source(folder)?.map(|source| parse_template(&source, named)).transpose()
+}
+
+/// `chat_template.jinja`, else the entry in tokenizer_config.json: one template, or a list of named ones.
+pub(crate) fn template_source(folder: &Path) -> Result<Option<String>, String> {
     let config = optional(read_json, &folder.join("tokenizer_config.json"))?.unwrap_or_default();
     let file = optional(|p| std::fs::read_to_string(p).map_err(text), &folder.join("chat_template.jinja"))?;
     let listed = |templates: &Vec<Json>| {
@@ -140,11 +236,7 @@ fn folder_template(folder: &Path) -> Result<Option<ChatTemplate>, String> {
         Json::Array(templates) => listed(templates),
         template => template.as_str().map(str::to_owned),
     };
-    let named = ["bos_token", "eos_token"].into_iter().filter_map(|name| {
-        let token = &config[name];
-        Some((name, token.as_str().or(token["content"].as_str())?.to_owned()))
-    });
-    file.or(configured).map(|source| parse_template(&source, named)).transpose()
+    Ok(file.or(configured))
 }
 
 fn parse_template(

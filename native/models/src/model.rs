@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use specula_decoding::{LanguageModel, ModelError};
+use specula_decoding::{LanguageModel, ModelError, TokenId};
 
 use crate::config::ModelConfig;
+use crate::exit::Exits;
 use crate::fast::FastDecoder;
-use crate::session::{Decoder, Session};
+use crate::session::{Decoder, Session, Trace};
 use crate::transformer::Transformer;
 use crate::weights::Weights;
 
@@ -48,6 +49,22 @@ impl Model {
         Ok(Self(Decoders::Candle { decoder, because }))
     }
 
+    /// Gives the model adapters for early exits. Before the first session.
+    ///
+    /// # Errors
+    /// If they are not of this model's shape.
+    pub fn set_exits(&mut self, exits: &Exits) -> Result<(), String> {
+        exits.check(self.config())?;
+        const SHARED: &str = "a model takes its exits before its first session";
+        match &mut self.0 {
+            Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits),
+            Decoders::Candle { decoder, .. } => {
+                Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits);
+                Ok(())
+            }
+        }
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         match &self.0 {
@@ -65,6 +82,17 @@ impl Model {
             Decoders::Kernels(decoder) => Box::new(Session::new(decoder.clone())?),
             Decoders::Candle { decoder, .. } => Box::new(Session::new(decoder.clone())?),
         })
+    }
+
+    /// Every layer's states and every row's logits over a text.
+    ///
+    /// # Errors
+    /// As for [`LanguageModel::forward`].
+    pub fn trace(&self, tokens: &[TokenId]) -> Result<Trace, ModelError> {
+        match &self.0 {
+            Decoders::Kernels(decoder) => Session::new(decoder.clone())?.trace(tokens),
+            Decoders::Candle { decoder, .. } => Session::new(decoder.clone())?.trace(tokens),
+        }
     }
 
     /// Who computes.

@@ -14,22 +14,30 @@ const NAMED: usize = 3;
 /// # Errors
 /// What differs, with the tokens concerned, and what to do.
 pub fn check_pair(target: &LoadedModel, draft: &LoadedModel) -> Result<(), String> {
-    let differing = differing_tokens(&target.tokenizer, &draft.tokenizer);
+    check_pair_of(target, (&draft.name, &draft.tokenizer))
+}
+
+/// [`check_pair`] for a draft that is not there yet: its name and tokenizer.
+///
+/// # Errors
+/// As there.
+pub fn check_pair_of(target: &LoadedModel, (name, tokenizer): (&str, &Tokenizer)) -> Result<(), String> {
+    let differing = differing_tokens(&target.tokenizer, tokenizer);
     if differing.is_empty() {
         return Ok(());
     }
     let examples: Vec<String> = differing
         .iter()
         .take(NAMED)
-        .map(|id| format!("token {id} is {} and {}", named(&target.tokenizer, *id), named(&draft.tokenizer, *id)))
+        .map(|id| format!("token {id} is {} and {}", named(&target.tokenizer, *id), named(tokenizer, *id)))
         .collect();
     Err(format!(
         "draft `{}` does not fit target `{}`: of vocabularies of {} and {} tokens {} differ: {}{}; take a draft that was \
          trained with the target's tokenizer",
-        draft.name,
+        name,
         target.name,
         target.tokenizer.vocab_size(),
-        draft.tokenizer.vocab_size(),
+        tokenizer.vocab_size(),
         differing.len(),
         examples.join("; "),
         if differing.len() > NAMED { "; …" } else { "" }

@@ -11,6 +11,15 @@ use crate::slots::Slots;
 /// Most rows of one prefill pass: bounds the pass's memory and how long other sequences wait for it.
 pub const PREFILL_ROWS: usize = 64;
 
+/// What a model computed over a text, as training needs it.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// After each layer, `[L, hidden]`.
+    pub states: Vec<Vec<f32>>,
+    /// `[L, V]`.
+    pub logits: Vec<f32>,
+}
+
 /// Layers that can be run one after the other, over a cache of their own kind.
 pub(crate) trait Decoder: Send + Sync {
     /// What a sequence holds.
@@ -31,9 +40,12 @@ pub(crate) trait Decoder: Send + Sync {
     /// Runs layers up to, not including, layer `until` (0-based).
     fn run(&self, pass: &mut Self::Pass, cache: &mut Self::Cache, until: usize) -> Result<(), ModelError>;
 
-    /// Final norm and head over the current states: `[L, V]`. After all layers these are the model's rows, before that
-    /// an early exit's.
+    /// Final norm and head over the current states: `[L, V]`. After all layers these are the model's rows; before that
+    /// they are an early exit's, whose adapter comes first where the layer has one.
     fn rows(&self, pass: &Self::Pass, cache: &mut Self::Cache) -> Result<Logits, ModelError>;
+
+    /// The current states: `[L, hidden]`.
+    fn states(&self, pass: &Self::Pass, cache: &Self::Cache) -> Result<Vec<f32>, ModelError>;
 
     /// Keeps slots `0..from`, then those of `path`.
     fn keep(&self, cache: &mut Self::Cache, from: usize, path: &[usize]) -> Result<(), ModelError>;
@@ -50,6 +62,22 @@ impl<D: Decoder> Session<D> {
     pub(crate) fn new(decoder: Arc<D>) -> Result<Self, ModelError> {
         let cache = decoder.cache()?;
         Ok(Self { decoder, cache })
+    }
+
+    /// Feeds tokens behind the linear path and tells every layer's states.
+    pub(crate) fn trace(&mut self, tokens: &[TokenId]) -> Result<Trace, ModelError> {
+        let config = self.decoder.config();
+        let mut trace = Trace { states: vec![Vec::new(); config.layers], logits: Vec::new() };
+        for chunk in tokens.chunks(PREFILL_ROWS) {
+            let mut pass = self.begin(&chain_nodes(chunk, self.linear()))?;
+            for layer in 0..trace.states.len() {
+                self.decoder.run(&mut pass, &mut self.cache, layer + 1)?;
+                trace.states[layer].extend(self.decoder.states(&pass, &self.cache)?);
+            }
+            let rows = self.decoder.rows(&pass, &mut self.cache)?;
+            (0..rows.rows()).for_each(|i| trace.logits.extend_from_slice(rows.row(i)));
+        }
+        Ok(trace)
     }
 
     fn begin(&mut self, nodes: &[NewNode]) -> Result<D::Pass, ModelError> {

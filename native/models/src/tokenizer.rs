@@ -9,7 +9,7 @@ use aho_corasick::AhoCorasick;
 use serde_json::Value as Json;
 use specula_decoding::{TokenBytes, TokenId};
 
-pub(crate) use gguf::named_tokens;
+pub(crate) use gguf::{gguf_metadata, named_tokens};
 
 use crate::gguf::Gguf;
 
@@ -73,6 +73,11 @@ impl Tokenizer {
     /// What each token stands for; special tokens for nothing.
     pub fn bytes(&self) -> &Arc<TokenBytes> {
         &self.bytes
+    }
+
+    /// Tokens put before every text.
+    pub(crate) fn start(&self) -> &[TokenId] {
+        &self.start
     }
 
     /// What a token is, in words for people; `None` where the vocabulary has a hole.

@@ -1,30 +1,34 @@
 //! The reference, on candle: one decoder for Llama, Qwen2 and Qwen3: grouped-query attention, rotary positions, gated feed-forward; biases and
 //! norms on queries and keys where [`ModelConfig`] says so.
 
-use candle_core::{Device, Result, Tensor};
-use candle_nn::ops::rms_norm;
+use std::collections::BTreeMap;
+
+use candle_core::{D, Device, Result, Tensor};
 use candle_nn::rotary_emb::rope_thd;
-use specula_decoding::{Logits, ModelError, NewNode};
+use specula_decoding::{Logits, ModelError, NewNode, TokenId};
 
 use crate::attention::TreeAttention;
 use crate::cache::Cache;
 use crate::config::ModelConfig;
+use crate::exit::{Adapter, Exits};
 use crate::linear::Linear;
+use crate::norm::norm;
 use crate::session::{Decoder, new_paths};
 use crate::slots::Slots;
 use crate::weights::Weights;
 
 /// Immutable weights; sequences bring their caches.
 pub(crate) struct Transformer {
-    config: ModelConfig,
+    pub(crate) config: ModelConfig,
     device: Device,
     embeddings: Tensor,
-    layers: Vec<Layer>,
+    pub(crate) layers: Vec<Layer>,
     norm: Tensor,
     head: Linear,
+    exits: BTreeMap<usize, Linear>,
 }
 
-struct Layer {
+pub(crate) struct Layer {
     input_norm: Tensor,
     q: Linear,
     k: Linear,
@@ -40,10 +44,15 @@ struct Layer {
 
 /// The new rows of a pass.
 struct Pass {
-    /// cos and sin at the rows' positions, `[L, D / 2]`.
-    rotary: (Tensor, Tensor),
+    rotary: Rotary,
     attention: TreeAttention,
 }
+
+/// cos and sin at the rows' positions, `[L, D / 2]`.
+pub(crate) type Rotary = (Tensor, Tensor);
+
+/// Queries `[L, H, D]`, keys and values `[L, K, D]`.
+pub(crate) type Heads = (Tensor, Tensor, Tensor);
 
 impl Transformer {
     /// Takes the weights that a configuration asks for, all of them and no others.
@@ -51,27 +60,43 @@ impl Transformer {
         let c = &config;
         const EMBEDDINGS: &str = "model.embed_tokens";
         let head = if c.tied_head { EMBEDDINGS } else { "lm_head" };
+        let embeddings = weights.table(c.vocab_size, c.hidden, EMBEDDINGS)?;
         let model = Self {
-            device: Device::Cpu,
-            embeddings: weights.table(c.vocab_size, c.hidden, EMBEDDINGS)?,
+            device: embeddings.device().clone(),
+            embeddings,
             layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<std::result::Result<_, _>>()?,
             norm: weights.vector(c.hidden, "model.norm.weight")?,
             head: weights.linear(c.vocab_size, c.hidden, head, false)?,
+            exits: BTreeMap::new(),
             config,
         };
         weights.finish()?;
         Ok(model)
     }
 
-    fn states(&self, nodes: &[NewNode], positions: &[u32]) -> Result<(Tensor, (Tensor, Tensor))> {
-        let tokens = Tensor::new(nodes.iter().map(|n| n.token).collect::<Vec<_>>(), &self.device)?;
-        let rotary = rotary(positions, &self.config.rope_frequencies, &self.device)?;
-        Ok((self.embeddings.index_select(&tokens, 0)?, rotary))
+    /// Takes the adapters of early exits, whose shapes are checked.
+    pub(crate) fn set_exits(&mut self, exits: &Exits) {
+        let linear = |a: &Adapter| Linear::dense(a.weights.clone(), Some(a.bias.clone()));
+        self.exits = exits.adapters.iter().map(|(layer, adapter)| (*layer, linear(adapter))).collect();
     }
 
-    fn logits(&self, states: &Tensor) -> Result<Vec<f32>> {
-        let normed = rms_norm(states, &self.norm, self.config.rms_eps)?;
-        self.head.forward(&normed)?.flatten_all()?.to_vec1()
+    /// `[L]` → `[L, hidden]`: the state before layer 1.
+    pub(crate) fn embed(&self, tokens: &[TokenId]) -> Result<Tensor> {
+        self.embeddings.index_select(&Tensor::new(tokens, &self.device)?, 0)
+    }
+
+    /// cos and sin of the rows' angles. Computed for each pass: a table would grow with the context a file declares, and
+    /// costs more than the few angles of a pass.
+    pub(crate) fn rotary(&self, positions: &[u32]) -> Result<Rotary> {
+        let frequencies = &self.config.rope_frequencies;
+        let angles: Vec<f32> = positions.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f)).collect();
+        let angles = Tensor::from_vec(angles, (positions.len(), frequencies.len()), &self.device)?;
+        Ok((angles.cos()?, angles.sin()?))
+    }
+
+    /// Final norm and head: `[L, hidden]` → `[L, V]`.
+    pub(crate) fn logits(&self, states: &Tensor) -> Result<Tensor> {
+        self.head.forward(&norm(states, &self.norm, self.config.rms_eps)?)
     }
 }
 
@@ -95,13 +120,19 @@ impl Decoder for Transformer {
         cache.add(nodes).map_err(failure)?;
         let visible = new_paths(cache.slots(), nodes.len(), &self.config)?;
         let positions: Vec<u32> = visible.iter().map(|path| path.len() as u32 - 1).collect();
-        let (states, rotary) = self.states(nodes, &positions).map_err(failure)?;
+        let tokens: Vec<TokenId> = nodes.iter().map(|n| n.token).collect();
+        let states = self.embed(&tokens).map_err(failure)?;
+        let rotary = self.rotary(&positions).map_err(failure)?;
         Ok(Running { states, pass: Pass { rotary, attention: TreeAttention { visible } }, next_layer: 0 })
     }
 
     fn run(&self, running: &mut Running, cache: &mut Cache, until: usize) -> std::result::Result<(), ModelError> {
         for index in running.next_layer..until {
-            let states = self.layers[index].forward(&self.config, &running.states, &running.pass, (cache, index));
+            let attend = |(q, k, v): Heads| {
+                let (keys, values) = cache.store(index, &k, &v)?;
+                q.apply_op3_no_bwd(keys, values, &running.pass.attention)
+            };
+            let states = self.layers[index].forward(&self.config, &running.states, &running.pass.rotary, attend);
             running.states = states.map_err(failure)?;
         }
         running.next_layer = until;
@@ -109,7 +140,16 @@ impl Decoder for Transformer {
     }
 
     fn rows(&self, running: &Running, _: &mut Cache) -> std::result::Result<Logits, ModelError> {
-        Ok(Logits::new(self.logits(&running.states).map_err(failure)?, self.config.vocab_size))
+        let states = match self.exits.get(&running.next_layer) {
+            Some(adapter) => adapter.forward(&running.states).and_then(|change| &running.states + change),
+            None => Ok(running.states.clone()),
+        };
+        let logits = states.and_then(|states| self.logits(&states)?.flatten_all()?.to_vec1());
+        Ok(Logits::new(logits.map_err(failure)?, self.config.vocab_size))
+    }
+
+    fn states(&self, running: &Running, _: &Cache) -> std::result::Result<Vec<f32>, ModelError> {
+        running.states.flatten_all().and_then(|states| states.to_vec1()).map_err(failure)
     }
 
     fn keep(&self, cache: &mut Cache, from: usize, path: &[usize]) -> std::result::Result<(), ModelError> {
@@ -152,35 +192,50 @@ impl Layer {
         })
     }
 
-    /// `[L, hidden]` → `[L, hidden]`; stores the rows' keys and values.
-    fn forward(&self, c: &ModelConfig, x: &Tensor, pass: &Pass, (cache, index): (&mut Cache, usize)) -> Result<Tensor> {
+    /// `[L, hidden]` → `[L, hidden]`; `attend` gives `[L, H·D]`.
+    pub(crate) fn forward(
+        &self,
+        c: &ModelConfig,
+        x: &Tensor,
+        rotary: &Rotary,
+        attend: impl FnOnce(Heads) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let attended = attend(self.heads(c, x, rotary)?)?;
+        self.finish(c, x, &attended)
+    }
+
+    /// Queries, keys and values of the rows, normed and turned to their positions.
+    pub(crate) fn heads(&self, c: &ModelConfig, x: &Tensor, rotary: &Rotary) -> Result<Heads> {
         let rows = x.dim(0)?;
-        let normed = rms_norm(x, &self.input_norm, c.rms_eps)?;
+        let normed = norm(x, &self.input_norm, c.rms_eps)?;
         let heads = |linear: &Linear, n: usize| linear.forward(&normed)?.reshape((rows, n, c.head_dim));
-        // (L, n, D): norm each head, then turn it to its row's position.
-        let turned = |x: Tensor, norm: Option<&Tensor>| -> Result<Tensor> {
-            let x = match norm {
-                Some(norm) => rms_norm(&x, norm, c.rms_eps)?,
-                None => x,
-            };
-            rope_thd(&x.unsqueeze(0)?, &pass.rotary.0, &pass.rotary.1)?.squeeze(0)
+        let turned = |x: Tensor, weights: Option<&Tensor>| match weights {
+            Some(weights) => turn(&norm(&x, weights, c.rms_eps)?, rotary),
+            None => turn(&x, rotary),
         };
         let q = turned(heads(&self.q, c.heads)?, self.qk_norm.as_ref().map(|n| &n.0))?;
         let k = turned(heads(&self.k, c.kv_heads)?, self.qk_norm.as_ref().map(|n| &n.1))?;
-        let v = heads(&self.v, c.kv_heads)?;
-        let (keys, values) = cache.store(index, &k, &v)?;
-        let attended = q.apply_op3_no_bwd(keys, values, &pass.attention)?;
-        let x = (x + self.output.forward(&attended)?)?;
-        let normed = rms_norm(&x, &self.feed_norm, c.rms_eps)?;
+        Ok((q, k, heads(&self.v, c.kv_heads)?))
+    }
+
+    /// What follows attention: `attended` `[L, H·D]` → `[L, hidden]`.
+    pub(crate) fn finish(&self, c: &ModelConfig, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
+        let x = (x + self.output.forward(attended)?)?;
+        let normed = norm(&x, &self.feed_norm, c.rms_eps)?;
         let gated = (self.gate.forward(&normed)?.silu()? * self.up.forward(&normed)?)?;
         x + self.down.forward(&gated)?
     }
 }
 
-/// cos and sin of the rows' angles, each `[L, D / 2]`. Computed for each pass: a table would grow with the context a
-/// file declares, and costs more than the few angles of a pass.
-fn rotary(positions: &[u32], frequencies: &[f32], device: &Device) -> Result<(Tensor, Tensor)> {
-    let angles: Vec<f32> = positions.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f)).collect();
-    let angles = Tensor::from_vec(angles, (positions.len(), frequencies.len()), device)?;
-    Ok((angles.cos()?, angles.sin()?))
+/// Turns each head's first half with its second, `[L, n, D]`. Candle's fused operation has no gradient.
+fn turn(x: &Tensor, (cos, sin): &Rotary) -> Result<Tensor> {
+    if !x.track_op() {
+        return rope_thd(&x.unsqueeze(0)?, cos, sin)?.squeeze(0);
+    }
+    let half = x.dim(D::Minus1)? / 2;
+    let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+    let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?);
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[first, second], D::Minus1)
 }

@@ -33,7 +33,12 @@ enum Source<'a> {
     },
     /// One or more files: bf16, f16 or f32, computed in f32 on the CPU.
     Safetensors(&'a MmapedSafetensors),
+    /// Tensors of a model in training, f32, on any device.
+    Trained(&'a TensorSource<'a>),
 }
+
+/// Gives the tensor of a name and a shape, or says why there is none.
+pub type TensorSource<'a> = dyn Fn(&str, &[usize]) -> Result<Tensor, String> + 'a;
 
 impl<'a> Weights<'a> {
     pub(crate) fn gguf(file: &'a Gguf<'a>, interleaved_heads: bool) -> Self {
@@ -42,6 +47,10 @@ impl<'a> Weights<'a> {
 
     pub(crate) fn safetensors(files: &'a MmapedSafetensors) -> Self {
         Self { source: Source::Safetensors(files), used: RefCell::default() }
+    }
+
+    pub(crate) fn trained(tensors: &'a TensorSource<'a>) -> Self {
+        Self { source: Source::Trained(tensors), used: RefCell::default() }
     }
 
     /// A matrix `[out, in]` as a linear map, with a bias `[out]` if `name.bias` is due.
@@ -82,6 +91,7 @@ impl<'a> Weights<'a> {
                 Err(error) => Err(format!("tensor `{name}`: {error}")),
             },
             Source::Safetensors(_) => Ok(Linear::dense(self.dense(&[out, input], &name)?, bias)),
+            Source::Trained(_) => Ok(Linear::trained(self.dense(&[out, input], &name)?, bias)),
         }
     }
 
@@ -133,6 +143,7 @@ impl<'a> Weights<'a> {
                     _ => return Err(format!("tensor `{name}` is of type {:?}", view.dtype())),
                 }
             }
+            Source::Trained(_) => return Err(format!("tensor `{name}` is in training; the kernels have no gradients")),
         };
         packed.map_err(|error| format!("tensor `{name}`: {error}"))
     }
@@ -162,6 +173,11 @@ impl<'a> Weights<'a> {
                     DType::F32 | DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
                     other => candle_core::bail!("type {other:?} is not supported; supported: F32, F16, BF16"),
                 })
+            }
+            Source::Trained(tensors) => {
+                let tensor = tensors(name, shape)?;
+                self.check_shape(name, tensor.dims(), shape)?;
+                Ok(tensor)
             }
         };
         tensor.map_err(|error| format!("tensor `{name}`: {error}"))
@@ -193,6 +209,8 @@ impl<'a> Weights<'a> {
         let names: Vec<String> = match self.source {
             Source::Gguf { file, .. } => file.tensor_names().map(str::to_owned).collect(),
             Source::Safetensors(files) => files.tensors().into_iter().map(|(name, _)| name).collect(),
+            // Whoever gives them knows what was asked for.
+            Source::Trained(_) => return Ok(()),
         };
         let used = self.used.borrow();
         let unused = |name: &&String| !used.contains(*name) && !INERT.iter().any(|end| name.ends_with(end));
@@ -223,8 +241,17 @@ fn halves_from_interleaved(heads: usize, head_dim: usize) -> Vec<usize> {
     (0..heads * head_dim).map(row).collect()
 }
 
+/// The other way round: of each row of a GGUF file, which row of the model's own file it is.
+pub(crate) fn interleaved_from_halves(heads: usize, head_dim: usize) -> Vec<u32> {
+    let mut order = vec![0; heads * head_dim];
+    for (half, interleaved) in halves_from_interleaved(heads, head_dim).into_iter().enumerate() {
+        order[interleaved] = half as u32;
+    }
+    order
+}
+
 /// `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`.
-fn gguf_name(name: &str) -> String {
+pub(crate) fn gguf_name(name: &str) -> String {
     const PARTS: [(&str, &str); 15] = [
         ("model.layers.", "blk."),
         ("self_attn.q_proj", "attn_q"),

@@ -1,4 +1,6 @@
-//! `specula generate`: one answer on the command line, by the same engine as the server's.
+//! `specula generate`: one answer on the command line, or one to each chat of a file, by the same engine as the server's.
+
+mod batch;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use specula_engine::{Event, Finished, PluginSpec};
+use specula_engine::{Engine, Event, Finished, PluginSpec, Round};
 use specula_protocol::{GenerateRequest, Message, PluginChoice, Prompt, ServerFrame, Speculation, Stop};
 use specula_server::wire;
 
@@ -18,14 +20,18 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     engine: EngineArgs,
     /// A question; it is asked as the user's message of a chat.
-    #[arg(long, required_unless_present_any = ["chat", "text"], conflicts_with_all = ["chat", "text"])]
+    #[arg(long, required_unless_present_any = ["chat", "text", "batch"], conflicts_with_all = ["chat", "text", "batch"])]
     prompt: Option<String>,
     /// A file with messages as JSON: [{"role": "user", "content": "…"}].
-    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "batch"])]
     chat: Option<PathBuf>,
     /// A text to continue, without the chat template.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "batch")]
     text: Option<String>,
+    /// A file of chats, {"messages": […]} a line; an answer at a chat's end is left out and given anew. Prints each line
+    /// with the new answer, its seed (--seed plus the line's number) and why it ended: what `train` reads.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    batch: Option<PathBuf>,
     /// 0 = greedy.
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
@@ -85,29 +91,50 @@ pub(crate) struct GenerateArgs {
 
 pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let engine = startup::engine(&args.engine)?;
+    if let Some(file) = &args.batch {
+        return batch::run(&engine, &args, file);
+    }
     let request = request(&args)?;
-    let specs = wire::request_specs(&engine, &request)?;
+    if args.json {
+        let mut rounds = Vec::new();
+        let finished = answer(&engine, &request, |round| {
+            rounds.push(round);
+            Ok(())
+        })?;
+        println!("{:#}", report(rounds, &finished)?);
+    } else {
+        let finished = answer(&engine, &request, |round| {
+            print!("{}", text(&round));
+            Ok(std::io::stdout().flush()?)
+        })?;
+        println!();
+        eprintln!("{}", summary(&finished));
+    }
+    Ok(())
+}
+
+/// Runs one generation to its end.
+fn answer(
+    engine: &Engine,
+    request: &GenerateRequest,
+    mut on_round: impl FnMut(Round) -> Result<()>,
+) -> Result<Finished> {
+    let specs = wire::request_specs(engine, request)?;
     let [spec] = specs.try_into().map_err(|_| anyhow!("one prompt and one choice make one generation"))?;
     let mut events = engine.submit(engine.check(spec)?)?;
-    let mut rounds = Vec::new();
     while let Some(event) = events.blocking_next() {
         match event {
             Event::Started(_) | Event::Prompt(_) => {}
-            Event::Round(round) if args.json => rounds.push(Event::Round(round)),
-            Event::Round(round) => {
-                let text: String = round.tokens.iter().map(|t| t.text.as_str()).collect();
-                print!("{text}");
-                std::io::stdout().flush()?;
-            }
-            Event::Finished(finished) if args.json => println!("{:#}", report(std::mem::take(&mut rounds), &finished)?),
-            Event::Finished(finished) => {
-                println!();
-                eprintln!("{}", summary(&finished));
-            }
+            Event::Round(round) => on_round(round)?,
+            Event::Finished(finished) => return Ok(*finished),
             Event::Failed(failure) => bail!(failure),
         }
     }
-    Ok(())
+    bail!("the engine ended an answer without saying why")
+}
+
+fn text(round: &Round) -> String {
+    round.tokens.iter().map(|t| t.text.as_str()).collect()
 }
 
 fn request(args: &GenerateArgs) -> Result<GenerateRequest> {
@@ -159,11 +186,12 @@ fn plugin_choice(text: &str) -> Result<PluginChoice> {
     Ok(PluginChoice { name, config: Some(config) })
 }
 
-fn report(rounds: Vec<Event>, finished: &Finished) -> Result<Value> {
+fn report(rounds: Vec<Round>, finished: &Finished) -> Result<Value> {
     let mut tokens = Vec::new();
     let mut text = String::new();
     let mut told = Vec::new();
-    for event in rounds {
+    for round in rounds {
+        let event = Event::Round(round);
         let Some(ServerFrame::Round { tokens: new, window, accepted, hit, lanes, .. }) = wire::frame("", event) else {
             continue;
         };

@@ -9,6 +9,7 @@ mod options;
 mod prompts;
 mod serve;
 mod startup;
+mod train;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -31,18 +32,25 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Compare every method with the target alone, token for token, under every parameter.
     Exactness(exactness::ExactnessArgs),
+    /// Make what speculation learns from: tokenizers, targets, drafts, exits.
+    Train(train::TrainArgs),
     /// Tell what this machine and this binary have, and what is missing.
     Doctor(options::EngineArgs),
 }
 
 fn main() -> Result<()> {
-    // SAFETY: nothing has started a thread yet.
-    unsafe { specula_models::limit_candle_threads() };
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    // Training is one thing at a time and takes what there is.
+    if !matches!(command, Command::Train(_)) {
+        // SAFETY: nothing has started a thread yet.
+        unsafe { specula_models::limit_candle_threads() };
+    }
+    match command {
         Command::Serve(args) => serve::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Exactness(args) => exactness::run(args),
+        Command::Train(args) => train::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

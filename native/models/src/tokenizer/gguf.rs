@@ -3,7 +3,9 @@
 //! Byte-level BPE (`gpt2`) with the splits of GPT-2, SmolLM, Llama 3 and Qwen2 is supported. What else there is (SentencePiece's
 //! `llama`, `bert`, `t5`, other splits) is refused by name: a wrong split gives tokens the model was not trained on.
 
+use candle_core::quantized::gguf_file::Value as GgufValue;
 use serde_json::{Value as Json, json};
+use specula_decoding::TokenId;
 
 use crate::gguf::{Gguf, Value};
 
@@ -64,6 +66,66 @@ const SPLITS: [Split; 4] = [
         starts: false,
     },
 ];
+
+/// The other way round: a tokenizer.json as GGUF's metadata. `rows` is the model's vocabulary, `start` stands before every
+/// text and `end` ends an answer.
+pub(crate) fn gguf_metadata(
+    json: &Json,
+    rows: usize,
+    (start, end): (&[TokenId], TokenId),
+) -> Result<Vec<(String, GgufValue)>, String> {
+    let splits = pre_tokenizers(&json["pre_tokenizer"]);
+    let known = SPLITS.iter().find(|split| pre_tokenizers(&pre_tokenizer(split)) == splits);
+    let split = known.ok_or("the tokenizer cuts texts in a way that GGUF has no name for")?;
+    let mut tokens: Vec<Option<(String, i64)>> = vec![None; rows];
+    let vocab = json["model"]["vocab"].as_object().ok_or("tokenizer.json: `model.vocab` is missing")?;
+    let plain = vocab.iter().map(|(token, id)| (id.as_u64(), token.clone(), NORMAL));
+    let added = json["added_tokens"].as_array().into_iter().flatten().map(|token| {
+        let kind = if token["special"] == true { CONTROL } else { USER_DEFINED };
+        (token["id"].as_u64(), token["content"].as_str().unwrap_or_default().to_owned(), kind)
+    });
+    for (id, token, kind) in plain.chain(added) {
+        match id.and_then(|id| tokens.get_mut(id as usize)) {
+            Some(place) => *place = Some((token, kind)),
+            None => return Err(format!("token `{token}` lies outside the model's {rows} rows")),
+        }
+    }
+    let unused = |id: usize| (format!("[PAD{id}]"), UNUSED);
+    let (tokens, kinds): (Vec<_>, Vec<_>) =
+        tokens.into_iter().enumerate().map(|(id, token)| token.unwrap_or_else(|| unused(id))).unzip();
+    let merges = json["model"]["merges"].as_array().into_iter().flatten().map(|merge| match merge {
+        Json::String(pair) => pair.clone(),
+        pair => [&pair[0], &pair[1]].map(|part| part.as_str().unwrap_or_default()).join(" "),
+    });
+    let texts = |texts: Vec<String>| GgufValue::Array(texts.into_iter().map(GgufValue::String).collect());
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let mut metadata = vec![
+        (key("model"), GgufValue::String("gpt2".into())),
+        (key("pre"), GgufValue::String(split.names[0].into())),
+        (key("merges"), texts(merges.collect())),
+        (key("tokens"), texts(tokens)),
+        (key("token_type"), GgufValue::Array(kinds.into_iter().map(|kind| GgufValue::I32(kind as i32)).collect())),
+        (key("eos_token_id"), GgufValue::U32(end)),
+        (key("add_bos_token"), GgufValue::Bool(!start.is_empty())),
+        (key("ignore_merges"), GgufValue::Bool(json["model"]["ignore_merges"] == true)),
+    ];
+    match start {
+        [] => {}
+        [token] => metadata.push((key("bos_token_id"), GgufValue::U32(*token))),
+        more => return Err(format!("the tokenizer puts {} tokens before every text; GGUF knows of one", more.len())),
+    }
+    Ok(metadata)
+}
+
+/// Expressions that a pre-tokenizer cuts by, in order, and whether GPT-2's comes with the byte-level step.
+fn pre_tokenizers(json: &Json) -> Vec<String> {
+    match json["type"].as_str() {
+        Some("Sequence") => json["pretokenizers"].as_array().into_iter().flatten().flat_map(pre_tokenizers).collect(),
+        Some("Split") => vec![json["pattern"]["Regex"].as_str().unwrap_or_default().to_owned()],
+        Some("ByteLevel") if json["use_regex"] == false => Vec::new(),
+        other => vec![other.unwrap_or_default().to_owned()],
+    }
+}
 
 /// A tokenizer.json.
 pub(super) fn json(file: &Gguf<'_>) -> Result<Json, String> {

@@ -1,0 +1,213 @@
+//! The one loss: Kullback-Leibler divergence from a teacher's row, of which the top m tokens are known one by one and the
+//! rest as one probability. Plain text is a teacher that is certain: m = 1, and nothing is left.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, Var, bail};
+use candle_nn::ops::log_softmax;
+use rayon::prelude::*;
+use specula_decoding::TokenId;
+
+/// What R rows of a batch should be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Goals {
+    /// m.
+    top: usize,
+    /// `[R, m]`, each row's most likely tokens.
+    tokens: Vec<TokenId>,
+    /// `[R, m]`, their probabilities.
+    probabilities: Vec<f32>,
+    /// Weight of each row in the mean, `[R]`.
+    weights: Vec<f32>,
+}
+
+/// Below this a probability counts as this: keeps logarithms finite.
+const LEAST: f32 = 1e-9;
+
+impl Goals {
+    pub(crate) fn new(top: usize) -> Self {
+        Self { top, ..Self::default() }
+    }
+
+    /// Adds a row; `tokens` and `probabilities` have m entries.
+    pub(crate) fn push(&mut self, tokens: &[TokenId], probabilities: &[f32], weight: f32) {
+        self.tokens.extend_from_slice(tokens);
+        self.probabilities.extend_from_slice(probabilities);
+        self.weights.push(weight);
+    }
+
+    /// R.
+    pub(crate) fn rows(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Weighted mean over rows of the divergence of softmax(`logits`) `[R, V]` from the goals.
+    pub(crate) fn loss(self, logits: &Tensor) -> Result<Tensor> {
+        if self.rows() != logits.dim(0)? {
+            bail!("{} goals for {} rows", self.rows(), logits.dim(0)?);
+        }
+        if logits.device().is_cpu() {
+            logits.contiguous()?.apply_op1(Divergence { goals: self, slope: Mutex::new(None) })
+        } else {
+            self.composed(logits)
+        }
+    }
+
+    /// The loss, and its gradient by the logits `[R, V]`.
+    pub(crate) fn slope(self, logits: &Tensor) -> Result<(Tensor, Tensor)> {
+        let logits = Var::from_tensor(logits)?;
+        let loss = self.loss(&logits)?;
+        let slope = loss.backward()?.remove(&logits);
+        Ok((loss.detach(), slope.ok_or_else(|| candle_core::Error::msg("a loss without a gradient"))?))
+    }
+
+    /// The same from candle's own operations, for devices that [`Divergence`] has no code for.
+    fn composed(&self, logits: &Tensor) -> Result<Tensor> {
+        let device = logits.device();
+        let shape = (self.rows(), self.top);
+        let tokens = Tensor::from_slice(&self.tokens, shape, device)?;
+        let p = Tensor::from_slice(&self.probabilities, shape, device)?;
+        let weights = Tensor::from_slice(&self.weights, self.rows(), device)?;
+        let log_q = log_softmax(logits, D::Minus1)?.gather(&tokens, 1)?;
+        let rest = |sum: Tensor| (1.0 - sum)?.maximum(f64::from(LEAST));
+        let (p_rest, q_rest) = (rest(p.sum(1)?)?, rest(log_q.exp()?.sum(1)?)?);
+        let known = (&p * (p.maximum(f64::from(LEAST))?.log()? - log_q)?)?.sum(1)?;
+        // A goal that leaves nothing to the others asks nothing of them.
+        let others = p_rest.gt(1e-6)?.to_dtype(p_rest.dtype())?;
+        let unknown = ((&p_rest * others)? * (p_rest.log()? - q_rest.log()?)?)?;
+        ((known + unknown)? * &weights)?.sum_all()? / self.total()
+    }
+
+    fn total(&self) -> f64 {
+        self.weights.iter().map(|w| f64::from(*w)).sum::<f64>().max(f64::from(f32::MIN_POSITIVE))
+    }
+
+    /// Loss of row `r` with `logits`, and its slope by them into `slope`, both unweighted.
+    fn row(&self, r: usize, logits: &[f32], slope: &mut [f32]) -> f32 {
+        let at = r * self.top..(r + 1) * self.top;
+        let (tokens, p) = (&self.tokens[at.clone()], &self.probabilities[at]);
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        slope.iter_mut().zip(logits).for_each(|(q, logit)| *q = exp(*logit - max));
+        let sum: f32 = slope.chunks(64).map(|part| part.iter().sum::<f32>()).sum();
+        let inverse = 1.0 / sum;
+        let q = |token: TokenId| (logits[token as usize] - max).exp() * inverse;
+        let p_rest = (1.0 - p.iter().sum::<f32>()).max(LEAST);
+        let q_rest = (1.0 - tokens.iter().map(|t| q(*t)).sum::<f32>()).max(LEAST);
+        let log_sum = sum.ln();
+        let mut loss = 0.0;
+        for (token, p) in tokens.iter().zip(p) {
+            loss += p * (p.max(LEAST).ln() - (logits[*token as usize] - max - log_sum));
+        }
+        // Where the known tokens are all there is, the others are only to vanish: q itself.
+        let others = if p_rest > 1e-6 {
+            loss += p_rest * (p_rest.ln() - q_rest.ln());
+            1.0 - p_rest / q_rest
+        } else {
+            1.0
+        };
+        slope.iter_mut().for_each(|q| *q *= inverse * others);
+        for (token, p) in tokens.iter().zip(p) {
+            slope[*token as usize] = q(*token) - p;
+        }
+        loss
+    }
+}
+
+/// The divergence with its slope computed in one go: as single operations it takes a dozen passes over `[R, V]`.
+struct Divergence {
+    goals: Goals,
+    slope: Mutex<Option<Vec<f32>>>,
+}
+
+impl CustomOp1 for Divergence {
+    fn name(&self) -> &'static str {
+        "divergence"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, vocab) = layout.shape().dims2()?;
+        let (CpuStorage::F32(data), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
+            bail!("divergence needs contiguous f32, got {layout:?}");
+        };
+        let logits = &data[from..to];
+        let mut slope = vec![0.0; logits.len()];
+        let total = self.goals.total() as f32;
+        let rows = slope.par_chunks_exact_mut(vocab).zip(logits.par_chunks_exact(vocab)).enumerate();
+        let losses: Vec<f32> = rows
+            .map(|(r, (slope, logits))| {
+                let weight = self.goals.weights[r] / total;
+                let loss = self.goals.row(r, logits, slope) * weight;
+                slope.iter_mut().for_each(|s| *s *= weight);
+                loss
+            })
+            .collect();
+        *self.slope.lock().unwrap_or_else(PoisonError::into_inner) = Some(slope);
+        Ok((CpuStorage::F32(vec![losses.iter().sum()]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let slope = self.slope.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(slope) = slope else { bail!("divergence: the slope was taken before") };
+        let slope = Tensor::from_vec(slope, logits.shape(), logits.device())?;
+        let factor = gradient.to_scalar::<f32>()?;
+        Ok(Some(if factor == 1.0 { slope } else { (slope * f64::from(factor))? }))
+    }
+}
+
+/// eˣ for x ≤ 0 to about 1e-7, in a form that compilers turn to vectors (Cephes' `expf` without its branches).
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.max(-87.0);
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4_f32;
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + c;
+    }
+    (p * r * r + r + 1.0) * f32::from_bits(((n as i32 + 127) << 23) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn goals(rest: bool) -> Goals {
+        let mut goals = Goals::new(2);
+        goals.push(&[3, 0], if rest { &[0.5, 0.2] } else { &[0.7, 0.3] }, 1.0);
+        goals.push(&[1, 4], if rest { &[0.6, 0.1] } else { &[1.0, 0.0] }, 0.5);
+        goals
+    }
+
+    /// The fused operation and candle's own give the same loss and slope.
+    #[test]
+    fn fused_and_composed_agree() -> Result<()> {
+        for rest in [false, true] {
+            let logits = Tensor::new(&[[0.3f32, -1.0, 2.0, 0.5, 0.1], [1.0, 0.2, -0.7, 0.0, 0.9]], &Device::Cpu)?;
+            let (a, b) = (Var::from_tensor(&logits)?, Var::from_tensor(&logits)?);
+            let (fused, composed) = (goals(rest).loss(&a)?, goals(rest).composed(&b)?);
+            let gap = (fused.to_scalar::<f32>()? - composed.to_scalar::<f32>()?).abs();
+            assert!(gap < 1e-6, "losses differ by {gap}");
+            let slopes = (fused.backward()?, composed.backward()?);
+            let (Some(x), Some(y)) = (slopes.0.get(&a), slopes.1.get(&b)) else { panic!("no gradient") };
+            let gap = (x - y)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(gap < 1e-6, "slopes differ by {gap}, rest {rest}");
+        }
+        Ok(())
+    }
+
+    /// A row that is what it should be costs nothing and asks for no change.
+    #[test]
+    fn the_teacher_itself_has_no_loss() -> Result<()> {
+        let p = [0.4f32, 0.3, 0.2, 0.1];
+        let mut goals = Goals::new(2);
+        goals.push(&[0, 1], &p[..2], 1.0);
+        let logits = Var::from_tensor(&Tensor::new(&[p.map(f32::ln)], &Device::Cpu)?)?;
+        let loss = goals.loss(&logits)?;
+        assert!(loss.to_scalar::<f32>()?.abs() < 1e-6);
+        let slope = loss.backward()?.get(&logits).expect("a gradient").abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(slope < 1e-6, "{slope}");
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! The training loop: steps, checkpoints, measurements, log and plot, whatever is trained.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use serde_json::{Map, Value};
+
+use crate::data::Text;
+use crate::files;
+use crate::optimiser::{Optimiser, Variables};
+use crate::order::{Batches, Sequence};
+use crate::progress::{Log, bar, step_line};
+use crate::recipe::Schedule;
+
+/// Where a run writes, and whether it is to end early.
+pub struct Place {
+    /// Folder of checkpoints, log, plot and results.
+    pub folder: PathBuf,
+    /// Set when the user wants to stop: the step is finished and saved.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What is trained.
+pub(crate) trait Learner {
+    /// Loss over some sequences of the texts.
+    fn loss(&self, batch: &[Sequence]) -> Result<Tensor>;
+
+    /// Numbers on the validation texts; `validation_loss` is drawn.
+    fn measure(&self) -> Result<Map<String, Value>>;
+
+    /// Writes the results so far.
+    fn save(&self) -> Result<()>;
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// It was interrupted after so many steps, and goes on there when it is started again.
+    Interrupted(usize),
+}
+
+const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// Trains, from the folder's checkpoint if there is one.
+pub(crate) fn train(
+    learner: &impl Learner,
+    variables: &Variables,
+    (texts, length): (&[Text], usize),
+    s: &Schedule,
+    place: &Place,
+) -> Result<Outcome> {
+    std::fs::create_dir_all(&place.folder).with_context(|| place.folder.display().to_string())?;
+    let mut optimiser = Optimiser::new(variables)?;
+    let done = restore(variables, &mut optimiser, s, place)?;
+    let log = Log::open(&place.folder, done)?;
+    if done == 0 {
+        measure(learner, &log, 0)?;
+    }
+    let mut batches = Batches::new(texts, length, s.batch, s.seed, done * s.accumulate);
+    let progress = bar(s.steps as u64, "steps");
+    progress.set_position(done as u64);
+    for step in done..s.steps {
+        let (began, mut tokens, mut mean) = (Instant::now(), 0, 0.0);
+        for _ in 0..s.accumulate {
+            let batch = batches.take();
+            tokens += batch.iter().flatten().map(|text| texts[*text].tokens.len()).sum::<usize>();
+            let loss = learner.loss(&batch)?;
+            let value = f64::from(loss.to_scalar::<f32>()?);
+            if !value.is_finite() {
+                bail!("the loss is {value} at step {}; take a lower `training.learning_rate`", step + 1);
+            }
+            mean += value / s.accumulate as f64;
+            optimiser.add(variables, &loss.backward()?)?;
+        }
+        let gradient = optimiser.step(variables, s, step, s.accumulate)?;
+        let speed = tokens as f64 / began.elapsed().as_secs_f64();
+        log.add(&step_line(step + 1, mean, s.rate(step), gradient, speed))?;
+        progress.set_message(format!("steps, pass {}, loss {mean:.4}, {speed:.0} tokens/s", batches.epoch() + 1));
+        progress.inc(1);
+        let stopping = place.stop.load(Ordering::Relaxed);
+        let last = step + 1 == s.steps;
+        if stopping || last || (step + 1).is_multiple_of(s.checkpoint) {
+            keep(variables, &optimiser, s, place, step + 1)?;
+            if !stopping || last {
+                progress.suspend(|| measure(learner, &log, step + 1))?;
+            }
+            learner.save()?;
+            log.plot()?;
+        }
+        if stopping && !last {
+            progress.abandon();
+            return Ok(Outcome::Interrupted(step + 1));
+        }
+    }
+    progress.finish();
+    Ok(Outcome::Finished)
+}
+
+fn measure(learner: &impl Learner, log: &Log, step: usize) -> Result<()> {
+    let mut line = learner.measure()?;
+    line.insert("step".into(), step.into());
+    let line = Value::Object(line);
+    eprintln!("{line}");
+    log.add(&line)
+}
+
+fn keep(variables: &Variables, optimiser: &Optimiser, s: &Schedule, place: &Place, step: usize) -> Result<()> {
+    let weights = variables.iter().map(|(name, var)| (format!("w.{name}"), var.as_tensor().clone()));
+    let tensors = weights.chain(optimiser.tensors()).collect();
+    let notes = [("step", &*step.to_string()), ("schedule", &*format!("{s:?}"))];
+    files::save_tensors(&place.folder.join(CHECKPOINT), &tensors, &notes)
+}
+
+/// Steps that a checkpoint in the folder has behind it.
+fn restore(variables: &Variables, optimiser: &mut Optimiser, s: &Schedule, place: &Place) -> Result<usize> {
+    let path = place.folder.join(CHECKPOINT);
+    let Some((tensors, notes)) = files::load_tensors(&path)? else { return Ok(0) };
+    if notes.get("schedule").is_none_or(|kept| *kept != format!("{s:?}")) {
+        bail!("{} was made by another recipe; name another folder, or remove it", path.display());
+    }
+    let tensor = |name: &str| {
+        let found = tensors.get(name).with_context(|| format!("{}: no `{name}`", path.display()))?;
+        Ok(found.clone())
+    };
+    for (name, var) in variables {
+        var.set(&tensor(&format!("w.{name}"))?.to_device(var.device())?)?;
+    }
+    optimiser.restore(tensor)?;
+    let step = notes.get("step").and_then(|step| step.parse().ok());
+    step.with_context(|| format!("{}: no step", path.display()))
+}

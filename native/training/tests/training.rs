@@ -1,0 +1,201 @@
+//! Every trainer on tiny models of every architecture: what is learnt lowers its loss, what is written can be served, and a
+//! run that is broken off goes on to the same bits.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::Result;
+use serde_json::Value;
+use specula_models::{Exits, LoadedModel};
+use specula_training::{Outcome, Place, train_draft, train_exit, train_target, train_tokenizer};
+
+/// A folder of its own, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("specula-training-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary folder");
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+
+    fn at(&self, name: &str) -> Place {
+        Place { folder: self.0.join(name), stop: Arc::default() }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Conversations that can be learnt by heart, a tokenizer for them, and a folder for everything else.
+fn prepared() -> Result<Folder> {
+    let folder = Folder::new();
+    let line = |i: usize| {
+        let name = ["tar", "grep", "find", "sed"][i % 4];
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"How do I use {name}?\"}}, {{\"role\": \"assistant\", \
+             \"content\": \"Run {name} --help and read what {name} says.\"}}]}}\n"
+        )
+    };
+    folder.write("train.jsonl", &(0..40).map(line).collect::<String>());
+    folder.write("valid.jsonl", &(0..4).map(line).collect::<String>());
+    let recipe = folder.write(
+        "tokenizer.toml",
+        r#"
+        files = ["train.jsonl"]
+        vocab_size = 300
+        special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        end = "<|im_end|>"
+        chat_template = """{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n'}}{% endif %}"""
+        "#,
+    );
+    train_tokenizer(&recipe, &folder.0.join("tokenizer"))?;
+    Ok(folder)
+}
+
+fn shape(architecture: &str, layers: usize) -> String {
+    format!(
+        "[model.shape]\narchitecture = \"{architecture}\"\nhidden = 32\nlayers = {layers}\nheads = 4\nkv_heads = 2\n\
+         head_dim = 8\nfeed_forward = 64\nvocab_size = 320\ncontext = 128\nrope_theta = 10000.0\nend_token = 2\n"
+    )
+}
+
+const DATA: &str = "[data]\nfiles = [\"train.jsonl\"]\nvalidation = \"valid.jsonl\"\nlength = 64\n";
+
+fn schedule(steps: usize) -> String {
+    format!("[training]\nsteps = {steps}\nbatch = 4\nlearning_rate = 5e-3\nwarmup = 2\ncheckpoint = {steps}\n")
+}
+
+fn target(folder: &Folder, architecture: &str, steps: usize) -> Result<PathBuf> {
+    let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape(architecture, 4));
+    let recipe = folder.write("target.toml", &format!("{model}{DATA}{}", schedule(steps)));
+    assert_eq!(train_target(&recipe, &folder.at("target"))?, Outcome::Finished);
+    Ok(folder.0.join("target/model"))
+}
+
+/// The first and the last measurement of a run.
+fn measured(folder: &Path) -> Result<(Value, Value)> {
+    let log = fs::read_to_string(folder.join("log.jsonl"))?;
+    let lines = log.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let mut measured = lines.into_iter().filter(|line| line["validation_loss"].is_number());
+    let first = measured.next().expect("a measurement before the first step");
+    let last = measured.next_back().expect("a measurement after the last");
+    Ok((first, last))
+}
+
+fn assert_learnt(folder: &Path) -> Result<()> {
+    let (first, last) = measured(folder)?;
+    let [first, last] = [first, last].map(|m| m["validation_loss"].as_f64().expect("a number"));
+    assert!(last < 0.9 * first, "{}: the loss went from {first} to {last}", folder.display());
+    Ok(())
+}
+
+#[test]
+fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
+    for architecture in ["llama", "qwen2", "qwen3"] {
+        let folder = prepared()?;
+        let target = target(&folder, architecture, 30)?;
+        assert_learnt(&folder.0.join("target"))?;
+        // Folder and GGUF say the same.
+        let served = LoadedModel::open(&target)?;
+        let packed = LoadedModel::open(&target.with_extension("gguf"))?;
+        let prompt = served.tokenizer.encode_prompt("How do I use tar?").map_err(anyhow::Error::msg)?;
+        assert_eq!(prompt, packed.tokenizer.encode_prompt("How do I use tar?").map_err(anyhow::Error::msg)?);
+        let (a, b) = (served.model.trace(&prompt)?.logits, packed.model.trace(&prompt)?.logits);
+        let gap = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(gap < 0.5, "{architecture}: logits of folder and GGUF differ by {gap}");
+
+        let teacher = "[teacher]\ntarget = \"target/model\"\ntop = 16\n";
+        let trial = "[trial]\nprompts = 2\ntokens = 12\n";
+        let recipe = folder.write("draft.toml", &format!(
+            "{teacher}[model]\nbase = \"tokenizer\"\n{}{DATA}{}{trial}[streams]\ncount = 2\nlayers = 1\nweight = 0.5\n",
+            shape(architecture, 2), schedule(30)
+        ));
+        assert_eq!(train_draft(&recipe, &folder.at("draft"))?, Outcome::Finished);
+        assert_learnt(&folder.0.join("draft"))?;
+        let (_, last) = measured(&folder.0.join("draft"))?;
+        for name in ["acceptance_length", "streaming_acceptance_length"] {
+            let length = last[format!("{name}_window_4_temperature_0")].as_f64().expect("an acceptance length");
+            assert!((1.0..=5.0).contains(&length), "{name}: {length}");
+        }
+        assert!(folder.0.join("draft/model/streams.safetensors").exists());
+
+        let recipe = folder.write(
+            "lora.toml",
+            &format!(
+                "{teacher}[model]\nbase = \"draft/model\"\n[model.lora]\nrank = 4\nalpha = 8.0\n{DATA}{}{trial}",
+                schedule(4)
+            ),
+        );
+        assert_eq!(train_draft(&recipe, &folder.at("lora"))?, Outcome::Finished);
+        LoadedModel::open(&folder.0.join("lora/model"))?;
+
+        let recipe =
+            folder.write("exit.toml", &format!("draft = \"draft/model\"\n{teacher}{DATA}{}{trial}", schedule(20)));
+        assert_eq!(train_exit(&recipe, &folder.at("exit"))?, Outcome::Finished);
+        assert_learnt(&folder.0.join("exit"))?;
+        let exits = Exits::open(&folder.0.join("exit/exit.safetensors")).map_err(anyhow::Error::msg)?;
+        assert_eq!(exits.layers().collect::<Vec<_>>(), [1, 2, 3]);
+        let coverage: Value = serde_json::from_slice(&fs::read(folder.0.join("exit/coverage.json"))?)?;
+        assert_eq!(coverage.as_array().map(Vec::len), Some(3), "temperatures 0, 0.7 and 1");
+    }
+    Ok(())
+}
+
+/// Stopped after every step and taken up again, a run ends with the bits of one that was never stopped.
+#[test]
+fn interrupted_runs_go_on_to_the_same_bits() -> Result<()> {
+    let folder = prepared()?;
+    let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape("qwen3", 2));
+    let recipe = folder.write("target.toml", &format!("{model}{DATA}{}", schedule(5)));
+    assert_eq!(train_target(&recipe, &folder.at("whole"))?, Outcome::Finished);
+    let stopped = Place { folder: folder.0.join("pieces"), stop: Arc::new(AtomicBool::new(true)) };
+    let outcomes = (0..5).map(|_| train_target(&recipe, &stopped)).collect::<Result<Vec<_>>>()?;
+    let steps: Vec<Outcome> = (1..5).map(Outcome::Interrupted).chain([Outcome::Finished]).collect();
+    assert_eq!(outcomes, steps);
+    let kept = |name: &str| -> Result<BTreeMap<String, Vec<f32>>> {
+        let path = folder.0.join(name).join("checkpoint.safetensors");
+        let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu)?;
+        tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.flatten_all()?.to_vec1()?))).collect()
+    };
+    assert!(kept("whole")? == kept("pieces")?, "the checkpoints differ");
+    assert!(folder.0.join("pieces/loss.svg").exists());
+    Ok(())
+}
+
+#[test]
+fn bad_lines_are_told_by_number_and_refused_or_skipped() -> Result<()> {
+    let folder = prepared()?;
+    let good = fs::read_to_string(folder.0.join("train.jsonl"))?;
+    folder.write("train.jsonl", &format!("{good}{{\"messages\": 3}}\n{good}"));
+    let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape("llama", 2));
+    let recipe = folder.write("refuse.toml", &format!("{model}{DATA}{}", schedule(1)));
+    let error = train_target(&recipe, &folder.at("refused")).expect_err("a bad line").to_string();
+    assert!(error.contains("train.jsonl, line 41") && error.contains("bad_lines"), "{error}");
+    let recipe = folder.write("skip.toml", &format!("{model}{DATA}bad_lines = \"skip\"\n{}", schedule(1)));
+    assert_eq!(train_target(&recipe, &folder.at("skipped"))?, Outcome::Finished);
+    Ok(())
+}
+
+#[test]
+fn another_recipes_checkpoint_is_refused() -> Result<()> {
+    let folder = prepared()?;
+    target(&folder, "qwen3", 1)?;
+    let error = target(&folder, "qwen3", 2).expect_err("the folder holds another run").to_string();
+    assert!(error.contains("another recipe"), "{error}");
+    Ok(())
+}

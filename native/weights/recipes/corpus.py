@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Makes training conversations from a checkout of tldr-pages (https://github.com/tldr-pages/tldr, CC BY 4.0).
+
+    git clone https://github.com/tldr-pages/tldr
+    python3 corpus.py tldr data
+
+writes data/train.jsonl and data/valid.jsonl, {"page", "messages"} a line, and data/questions.jsonl, questions for
+`specula generate --batch`. The pages of prompts.jsonl are kept for validation. Only the English pages are used; braces
+of placeholders are removed. Models trained on it carry the pages' licence and attribution.
+"""
+
+import json
+import random
+import re
+import sys
+from pathlib import Path
+
+SEED = 7
+QUESTIONS = 24_000
+
+
+def read(path):
+    """A page: its name, description and examples (what, command)."""
+    name, about, examples, what = path.stem, [], [], None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            name = line[2:].strip()
+        elif line.startswith("> ") and not line.startswith("> More information"):
+            about.append(line[2:].strip())
+        elif line.startswith("- "):
+            # Letters in brackets are the pages' mnemonics.
+            what = re.sub(r"\[(\w+)\]", r"\1", line[2:].rstrip(":").strip())
+        elif line.startswith("`") and line.endswith("`") and what:
+            command = re.sub(r"\{\{\[([^|\]]*)\|([^\]]*)\]\}\}", r"\2", line.strip("`"))
+            examples.append((what, command.replace("{{", "").replace("}}", "")))
+            what = None
+    return name, " ".join(about), examples
+
+
+def lower(text):
+    return text[:1].lower() + text[1:]
+
+
+def conversations(name, about, examples):
+    def chat(*turns):
+        roles = ["user", "assistant"]
+        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
+
+    page = about + "".join(f"\n\n- {what}:\n\n      {command}" for what, command in examples)
+    for question in (f"How do I use {name}?", f"Show me examples of {name}.", name):
+        yield chat(question, page)
+    for question in (f"What is {name}?", f"What does {name} do?"):
+        yield chat(question, about)
+    for what, command in examples:
+        yield chat(f"How do I {lower(what)} with {name}?", command)
+        yield chat(f"{name}: {lower(what)}", command)
+        yield chat(f"Explain: {command}", what + ".")
+    if len(examples) >= 2:
+        turns = [f"What is {name}?", about]
+        for what, command in examples[:3]:
+            turns += [f"How do I {lower(what)}?", command]
+        yield chat(*turns)
+
+
+def renamed(messages, name, other):
+    return [{**message, "content": message["content"].replace(name, other)} for message in messages]
+
+
+def main(tldr, out):
+    prompts = Path(__file__).parent.parent / "prompts.jsonl"
+    kept_back = {json.loads(line)["page"] for line in prompts.read_text(encoding="utf-8").splitlines()}
+    draw = random.Random(SEED)
+    train, valid, names = [], [], []
+    for path in sorted(Path(tldr, "pages").glob("*/*.md")):
+        page = f"{path.parent.name}/{path.stem}"
+        name, about, examples = read(path)
+        names.append(name)
+        lines = [{"page": page, "messages": messages} for messages in conversations(name, about, examples)]
+        (valid if page in kept_back else train).extend(lines)
+    draw.shuffle(train)
+    questions, seen = [], set()
+    for line in train:
+        messages, name = line["messages"][:-1], line["page"].split("/")[1]
+        # Programs that do not exist: what the target says of them is what it will say of pages it has not seen.
+        if draw.random() < 0.6:
+            one, other = draw.choice(names), draw.choice(names)
+            messages = renamed(messages, name, (one[: max(2, len(one) // 2)] + other[len(other) // 2 :])[:20])
+        key = json.dumps(messages)
+        if key not in seen and len(questions) < QUESTIONS:
+            seen.add(key)
+            questions.append({"page": line["page"], "messages": messages})
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, lines in (("train", train), ("valid", valid), ("questions", questions)):
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / f"{file}.jsonl").write_text(text, encoding="utf-8")
+        print(f"{file}.jsonl: {len(lines)} lines")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(sys.argv[1], sys.argv[2])

@@ -71,6 +71,22 @@ pub trait LanguageModel: Send {
     /// # Errors
     /// [`ModelError`]; the cache is then unusable and the sequence must end.
     fn forward(&mut self, nodes: &[NewNode], exit: Option<(usize, OnExit<'_>)>) -> Result<Logits, ModelError>;
+    /// η, streams that the model carries beside the main one in its last layers; 0 if it has none.
+    fn streams(&self) -> usize {
+        0
+    }
+    /// [`LanguageModel::forward`] without an exit, and a look ahead from some of the new nodes (their places among `nodes`,
+    /// ascending): the rows of `nodes`, then for each of `from` those of its first `count` streams, which are read as tokens
+    /// 2, …, count + 1 after it. Streams leave no slots behind.
+    ///
+    /// # Errors
+    /// As for [`LanguageModel::forward`].
+    fn look_ahead(&mut self, nodes: &[NewNode], from: &[usize], count: usize) -> Result<Logits, ModelError> {
+        match from.len() * count {
+            0 => self.forward(nodes, None),
+            _ => Err(ModelError("this model has no streams".into())),
+        }
+    }
     /// Feeds tokens one after the other behind the linear path, without computing rows: all of a prompt but its last
     /// token.
     ///

@@ -45,6 +45,11 @@ impl Cache {
         Ok(())
     }
 
+    /// Drops the newest `count` slots.
+    pub(crate) fn drop_newest(&mut self, count: usize) {
+        self.slots.drop_newest(count);
+    }
+
     /// Stores a layer's keys and values `[L, K, D]` of the newest L slots and returns the layer's caches.
     pub(crate) fn store(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(&Tensor, &Tensor)> {
         let from = self.slots.len() - k.dim(0)?;

@@ -12,8 +12,9 @@ use specula_kernels::{
 
 use crate::config::ModelConfig;
 use crate::exit::{Adapter, Exits};
-use crate::session::{Decoder, new_paths};
+use crate::session::{Decoder, new_paths, stream_nodes};
 use crate::slots::Slots;
+use crate::streams::Streams;
 use crate::weights::Weights;
 
 /// Immutable weights; sequences bring their caches.
@@ -26,6 +27,15 @@ pub(crate) struct FastDecoder {
     norm: Vec<f32>,
     head: Matrix,
     exits: BTreeMap<usize, ExitLayer>,
+    streams: Option<StreamLayers>,
+}
+
+/// Streams of a draft.
+struct StreamLayers {
+    /// `[η, hidden]`.
+    embeddings: Vec<f32>,
+    /// Nₛ.
+    layers: usize,
 }
 
 /// An early exit's adapter.
@@ -70,6 +80,7 @@ struct Buffers {
 }
 
 /// A pass on its way through the layers.
+#[derive(Default)]
 pub(crate) struct FastPass {
     paths: Vec<Path>,
     /// cos and sin of the rows' angles, `[L, D / 2]`.
@@ -95,6 +106,7 @@ impl FastDecoder {
             norm: weights.values(c.hidden, "model.norm.weight")?,
             team: Team::alone(Isa::best()),
             exits: BTreeMap::new(),
+            streams: None,
             config,
         };
         weights.finish()?;
@@ -108,12 +120,19 @@ impl FastDecoder {
     pub(crate) fn set_exits(&mut self, exits: &Exits) -> Result<(), String> {
         let hidden = self.config.hidden;
         let pack = |(layer, adapter): (&usize, &Adapter)| {
-            let flat =
-                |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|e| e.to_string());
             let weights = Matrix::f32(hidden, hidden, &flat(&adapter.weights)?).map_err(|e| e.to_string())?;
             Ok((*layer, ExitLayer { weights, bias: flat(&adapter.bias)? }))
         };
         self.exits = exits.adapters.iter().map(pack).collect::<Result<_, String>>()?;
+        Ok(())
+    }
+
+    /// Takes streams, whose shape is checked.
+    ///
+    /// # Errors
+    /// Candle's.
+    pub(crate) fn set_streams(&mut self, streams: &Streams) -> Result<(), String> {
+        self.streams = Some(StreamLayers { embeddings: flat(&streams.embeddings)?, layers: streams.layers });
         Ok(())
     }
 
@@ -153,12 +172,9 @@ impl Decoder for FastDecoder {
         for (node, state) in nodes.iter().zip(cache.rows.states.chunks_exact_mut(self.config.hidden)) {
             table.row(node.token as usize, state);
         }
-        let angles = paths.iter().flat_map(|path| {
-            let position = (path.len() - 1) as f32;
-            self.config.rope_frequencies.iter().map(move |frequency| position * frequency)
-        });
-        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
-        Ok(FastPass { paths, cos, sin, first_slot, next_layer: 0 })
+        let mut pass = FastPass { first_slot, ..FastPass::default() };
+        pass.add(&self.config, paths);
+        Ok(pass)
     }
 
     fn run(&self, pass: &mut FastPass, cache: &mut FastCache, until: usize) -> Result<(), ModelError> {
@@ -167,6 +183,39 @@ impl Decoder for FastDecoder {
         }
         pass.next_layer = until;
         Ok(())
+    }
+
+    fn streams(&self) -> Option<(usize, usize)> {
+        let streams = self.streams.as_ref()?;
+        Some((streams.embeddings.len() / self.config.hidden, streams.layers))
+    }
+
+    fn fork(&self, pass: &mut FastPass, cache: &mut FastCache, from: &[usize], count: usize) -> Result<(), ModelError> {
+        let Some(streams) = &self.streams else { return Ok(()) };
+        let hidden = self.config.hidden;
+        let rows = pass.paths.len();
+        let nodes = stream_nodes(&cache.slots, rows, from, count);
+        cache.slots.add(&nodes).map_err(ModelError)?;
+        let paths = new_paths(&cache.slots, nodes.len(), &self.config)?;
+        for layer in &mut cache.layers[pass.next_layer..] {
+            layer.reserve(cache.slots.len());
+        }
+        cache.rows.fit(&self.config, rows + nodes.len());
+        let (main, new) = cache.rows.states.split_at_mut(rows * hidden);
+        let begun = from.iter().flat_map(|row| {
+            let state = &main[row * hidden..(row + 1) * hidden];
+            streams.embeddings.chunks_exact(hidden).take(count).map(move |embedding| (state, embedding))
+        });
+        for (stream, (state, embedding)) in new.chunks_exact_mut(hidden).zip(begun) {
+            stream.copy_from_slice(state);
+            add_rows(stream, embedding);
+        }
+        pass.add(&self.config, paths);
+        Ok(())
+    }
+
+    fn drop_newest(&self, cache: &mut FastCache, count: usize) {
+        cache.slots.drop_newest(count);
     }
 
     fn rows(&self, pass: &FastPass, cache: &mut FastCache) -> Result<Logits, ModelError> {
@@ -202,6 +251,25 @@ impl Decoder for FastDecoder {
             }
         }
         Ok(())
+    }
+}
+
+fn flat(tensor: &Tensor) -> Result<Vec<f32>, String> {
+    tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|e| e.to_string())
+}
+
+impl FastPass {
+    /// Takes rows that see these paths.
+    fn add(&mut self, config: &ModelConfig, paths: Vec<Path>) {
+        for path in &paths {
+            let position = (path.len() - 1) as f32;
+            for frequency in config.rope_frequencies.iter() {
+                let angle = position * frequency;
+                self.cos.push(angle.cos());
+                self.sin.push(angle.sin());
+            }
+        }
+        self.paths.extend(paths);
     }
 }
 

@@ -9,11 +9,17 @@ use memmap2::Mmap;
 use serde_json::Value as Json;
 
 use crate::config::ModelConfig;
+use crate::exit::Exits;
 use crate::gguf::Gguf;
 use crate::model::{Compute, Model};
+use crate::streams::Streams;
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tokenizer, named_tokens};
 use crate::weights::Weights;
+
+/// Names in a model's folder of what training put beside it.
+const EXITS: &str = "exit.safetensors";
+const STREAMS: &str = "streams.safetensors";
 
 /// A model ready to run.
 #[derive(Clone)]
@@ -37,7 +43,8 @@ pub struct LoadError {
 }
 
 impl LoadedModel {
-    /// Loads from a `.gguf` file or a folder with `config.json`, `tokenizer.json` and `*.safetensors`.
+    /// Loads from a `.gguf` file or a folder with `config.json`, `tokenizer.json` and `*.safetensors`; a folder may also
+    /// hold `exit.safetensors` ([`Exits`]) and `streams.safetensors` ([`Streams`]).
     ///
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
@@ -180,7 +187,13 @@ fn open_folder(folder: &Path, compute: Compute) -> Result<LoadedModel, String> {
     // SAFETY: as for GGUF files.
     let weights = unsafe { MmapedSafetensors::multi(&files) }.map_err(text)?;
     // First of all the weights: their size bounds the vocabulary that a tokenizer may declare.
-    let model = Model::new(config, &Weights::safetensors(&weights), compute)?;
+    let mut model = Model::new(config, &Weights::safetensors(&weights), compute)?;
+    if let Some(exits) = optional(Exits::open, &folder.join(EXITS))? {
+        model.set_exits(&exits)?;
+    }
+    if let Some(streams) = optional(Streams::open, &folder.join(STREAMS))? {
+        model.set_streams(&streams)?;
+    }
     let tokenizer = read_tokenizer(folder, model.config().vocab_size)?;
     Ok(LoadedModel { name: stem(folder), model, tokenizer, template: folder_template(folder)? })
 }
@@ -205,7 +218,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(text)?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_weights = |path: &PathBuf| {
         // What training puts beside a model is no part of it.
-        let beside = path.file_name().is_some_and(|name| name == "exit.safetensors" || name == "streams.safetensors");
+        let beside = path.file_name().is_some_and(|name| name == EXITS || name == STREAMS);
         !beside && path.extension().is_some_and(|e| e == "safetensors")
     };
     let mut files: Vec<PathBuf> = entries.filter(is_weights).collect();

@@ -8,6 +8,7 @@ use crate::config::ModelConfig;
 use crate::exit::Exits;
 use crate::fast::FastDecoder;
 use crate::session::{Decoder, Session, Trace};
+use crate::streams::Streams;
 use crate::transformer::Transformer;
 use crate::weights::Weights;
 
@@ -20,6 +21,8 @@ pub enum Compute {
     /// Candle, the reference that the kernels are checked against.
     Candle,
 }
+
+const SHARED: &str = "a model takes exits and streams before its first session";
 
 /// Weights in memory, shared by the sequences that run on them; cheap to clone.
 #[derive(Clone)]
@@ -55,7 +58,6 @@ impl Model {
     /// If they are not of this model's shape.
     pub fn set_exits(&mut self, exits: &Exits) -> Result<(), String> {
         exits.check(self.config())?;
-        const SHARED: &str = "a model takes its exits before its first session";
         match &mut self.0 {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits),
             Decoders::Candle { decoder, .. } => {
@@ -63,6 +65,30 @@ impl Model {
                 Ok(())
             }
         }
+    }
+
+    /// Gives the model streams. Before the first session.
+    ///
+    /// # Errors
+    /// If they are not of this model's shape.
+    pub fn set_streams(&mut self, streams: &Streams) -> Result<(), String> {
+        streams.check(self.config())?;
+        match &mut self.0 {
+            Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams),
+            Decoders::Candle { decoder, .. } => {
+                Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams);
+                Ok(())
+            }
+        }
+    }
+
+    /// η; 0 for a model without streams.
+    pub fn streams(&self) -> usize {
+        let streams = match &self.0 {
+            Decoders::Kernels(decoder) => decoder.streams(),
+            Decoders::Candle { decoder, .. } => decoder.streams(),
+        };
+        streams.map_or(0, |(count, _)| count)
     }
 
     /// The model's shape.

@@ -6,6 +6,7 @@ use specula_decoding::TokenId;
 
 use crate::batch_attention::BatchAttention;
 use crate::config::ModelConfig;
+use crate::streams::Streams;
 use crate::transformer::{Heads, Transformer};
 use crate::weights::{TensorSource, Weights};
 
@@ -20,16 +21,6 @@ pub struct Batch {
     /// Position of each token in its text.
     positions: Vec<u32>,
     length: usize,
-}
-
-/// The last `layers` layers carry, beside each token's main stream, one more for each row of `embeddings`
-/// (`[η, hidden]`): stream j begins as the main state plus its embedding, attends to the main stream up to its token and
-/// to streams ≤ j of its token, and is read as the token j + 1 ahead (arXiv:2402.11131).
-pub struct Streams {
-    /// Learned, `[η, hidden]`.
-    pub embeddings: Tensor,
-    /// Nₛ.
-    pub layers: usize,
 }
 
 impl Batch {

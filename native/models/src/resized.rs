@@ -21,6 +21,10 @@ impl Resized {
     fn own(&self, token: TokenId) -> TokenId {
         if (token as usize) < self.model.vocab_size() { token } else { 0 }
     }
+
+    fn own_nodes(&self, nodes: &[NewNode]) -> Vec<NewNode> {
+        nodes.iter().map(|n| NewNode { token: self.own(n.token), ..*n }).collect()
+    }
 }
 
 fn resize(logits: &Logits, rows: usize) -> Logits {
@@ -51,7 +55,7 @@ impl LanguageModel for Resized {
     }
 
     fn forward(&mut self, nodes: &[NewNode], exit: Option<(usize, OnExit<'_>)>) -> Result<Logits, ModelError> {
-        let nodes: Vec<NewNode> = nodes.iter().map(|n| NewNode { token: self.own(n.token), ..*n }).collect();
+        let nodes = self.own_nodes(nodes);
         let rows = self.rows;
         let logits = match exit {
             None => self.model.forward(&nodes, None),
@@ -61,6 +65,14 @@ impl LanguageModel for Resized {
             }
         }?;
         Ok(resize(&logits, rows))
+    }
+
+    fn streams(&self) -> usize {
+        self.model.streams()
+    }
+
+    fn look_ahead(&mut self, nodes: &[NewNode], from: &[usize], count: usize) -> Result<Logits, ModelError> {
+        Ok(resize(&self.model.look_ahead(&self.own_nodes(nodes), from, count)?, self.rows))
     }
 
     fn prefill(&mut self, tokens: &[TokenId]) -> Result<(), ModelError> {

@@ -40,6 +40,22 @@ pub(crate) trait Decoder: Send + Sync {
     /// Runs layers up to, not including, layer `until` (0-based).
     fn run(&self, pass: &mut Self::Pass, cache: &mut Self::Cache, until: usize) -> Result<(), ModelError>;
 
+    /// η and Nₛ, of a draft with streams.
+    fn streams(&self) -> Option<(usize, usize)>;
+
+    /// Begins `count` streams of each of the pass's rows `from`, at the layer where streams begin: new rows and slots, in
+    /// that order, behind the others.
+    fn fork(
+        &self,
+        pass: &mut Self::Pass,
+        cache: &mut Self::Cache,
+        from: &[usize],
+        count: usize,
+    ) -> Result<(), ModelError>;
+
+    /// Drops the newest `count` slots.
+    fn drop_newest(&self, cache: &mut Self::Cache, count: usize);
+
     /// Final norm and head over the current states: `[L, V]`. After all layers these are the model's rows; before that
     /// they are an early exit's, whose adapter comes first where the layer has one.
     fn rows(&self, pass: &Self::Pass, cache: &mut Self::Cache) -> Result<Logits, ModelError>;
@@ -117,6 +133,29 @@ impl<D: Decoder> LanguageModel for Session<D> {
         self.decoder.rows(&pass, &mut self.cache)
     }
 
+    fn streams(&self) -> usize {
+        self.decoder.streams().map_or(0, |(count, _)| count)
+    }
+
+    fn look_ahead(&mut self, nodes: &[NewNode], from: &[usize], count: usize) -> Result<Logits, ModelError> {
+        let forked = from.len() * count;
+        let layers = self.decoder.config().layers;
+        let mut pass = self.begin(nodes)?;
+        if forked > 0 {
+            let (most, carrying) =
+                self.decoder.streams().ok_or_else(|| ModelError("this model has no streams".into()))?;
+            if count > most {
+                return Err(ModelError(format!("{count} streams of a model that has {most}")));
+            }
+            self.decoder.run(&mut pass, &mut self.cache, layers - carrying)?;
+            self.decoder.fork(&mut pass, &mut self.cache, from, count)?;
+        }
+        self.decoder.run(&mut pass, &mut self.cache, layers)?;
+        let rows = self.decoder.rows(&pass, &mut self.cache)?;
+        self.decoder.drop_newest(&mut self.cache, forked);
+        Ok(rows)
+    }
+
     fn prefill(&mut self, tokens: &[TokenId]) -> Result<(), ModelError> {
         for chunk in tokens.chunks(PREFILL_ROWS) {
             let mut pass = self.begin(&chain_nodes(chunk, self.linear()))?;
@@ -128,6 +167,15 @@ impl<D: Decoder> LanguageModel for Session<D> {
     fn keep(&mut self, from: usize, path: &[usize]) -> Result<(), ModelError> {
         self.decoder.keep(&mut self.cache, from, path)
     }
+}
+
+/// Nodes of `count` streams of each of the rows `from`, the newest `rows` slots being the pass's.
+pub(crate) fn stream_nodes(slots: &Slots, rows: usize, from: &[usize], count: usize) -> Vec<NewNode> {
+    let (first, new) = (slots.len() - rows, slots.len());
+    let parent = |i: usize, j: usize| if j == 0 { first + from[i] } else { new + i * count + j - 1 };
+    // What a stream stands for has no token; nobody reads it.
+    let node = |i, j| NewNode { token: 0, parent: Some(parent(i, j)) };
+    (0..from.len()).flat_map(|i| (0..count).map(move |j| node(i, j))).collect()
 }
 
 /// Paths of the newest `count` slots, refused where one is longer than the context.

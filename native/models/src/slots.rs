@@ -35,6 +35,12 @@ impl Slots {
         Ok(())
     }
 
+    /// Drops the newest `count` slots.
+    pub(crate) fn drop_newest(&mut self, count: usize) {
+        self.parents.truncate(self.len() - count);
+        self.linear = self.linear.min(self.len());
+    }
+
     /// What a row at `slot` sees: its path, itself included.
     pub(crate) fn path(&self, slot: usize) -> Path {
         let mut extra = Vec::new();
@@ -80,6 +86,18 @@ mod tests {
         assert_eq!(slots.path(2), Path { prefix: 3, extra: vec![] });
         assert_eq!(slots.path(5), Path { prefix: 2, extra: vec![4, 5] });
         assert!(slots.add(&[node(9)]).is_err());
+    }
+
+    #[test]
+    fn dropped_slots_leave_what_was_before() {
+        let mut slots = Slots::default();
+        slots.add(&[NewNode { token: 0, parent: None }, node(0)]).expect("chain");
+        slots.add(&[node(1), node(2)]).expect("longer");
+        slots.drop_newest(2);
+        assert_eq!((slots.linear(), slots.len()), (2, 2));
+        slots.add(&[node(0), node(2)]).expect("tree");
+        slots.drop_newest(1);
+        assert_eq!((slots.linear(), slots.len()), (2, 3));
     }
 
     #[test]

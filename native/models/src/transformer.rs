@@ -13,8 +13,9 @@ use crate::config::ModelConfig;
 use crate::exit::{Adapter, Exits};
 use crate::linear::Linear;
 use crate::norm::norm;
-use crate::session::{Decoder, new_paths};
+use crate::session::{Decoder, new_paths, stream_nodes};
 use crate::slots::Slots;
+use crate::streams::Streams;
 use crate::weights::Weights;
 
 /// Immutable weights; sequences bring their caches.
@@ -26,6 +27,7 @@ pub(crate) struct Transformer {
     norm: Tensor,
     head: Linear,
     exits: BTreeMap<usize, Linear>,
+    streams: Option<Streams>,
 }
 
 pub(crate) struct Layer {
@@ -68,6 +70,7 @@ impl Transformer {
             norm: weights.vector(c.hidden, "model.norm.weight")?,
             head: weights.linear(c.vocab_size, c.hidden, head, false)?,
             exits: BTreeMap::new(),
+            streams: None,
             config,
         };
         weights.finish()?;
@@ -78,6 +81,11 @@ impl Transformer {
     pub(crate) fn set_exits(&mut self, exits: &Exits) {
         let linear = |a: &Adapter| Linear::dense(a.weights.clone(), Some(a.bias.clone()));
         self.exits = exits.adapters.iter().map(|(layer, adapter)| (*layer, linear(adapter))).collect();
+    }
+
+    /// Takes streams, whose shape is checked.
+    pub(crate) fn set_streams(&mut self, streams: &Streams) {
+        self.streams = Some(streams.clone());
     }
 
     /// `[L]` → `[L, hidden]`: the state before layer 1.
@@ -137,6 +145,39 @@ impl Decoder for Transformer {
         }
         running.next_layer = until;
         Ok(())
+    }
+
+    fn streams(&self) -> Option<(usize, usize)> {
+        self.streams.as_ref().map(|streams| (streams.count(), streams.layers))
+    }
+
+    fn fork(
+        &self,
+        running: &mut Running,
+        cache: &mut Cache,
+        from: &[usize],
+        count: usize,
+    ) -> std::result::Result<(), ModelError> {
+        let Some(streams) = &self.streams else { return Ok(()) };
+        let visible = &mut running.pass.attention.visible;
+        let nodes = stream_nodes(cache.slots(), visible.len(), from, count);
+        cache.add(&nodes).map_err(failure)?;
+        visible.extend(new_paths(cache.slots(), nodes.len(), &self.config)?);
+        let positions: Vec<u32> = visible.iter().map(|path| path.len() as u32 - 1).collect();
+        let begin = || {
+            let mut states = vec![running.states.clone()];
+            for &row in from {
+                let embeddings = streams.embeddings.narrow(0, 0, count)?.to_device(&self.device)?;
+                states.push(running.states.narrow(0, row, 1)?.broadcast_add(&embeddings)?);
+            }
+            Ok((Tensor::cat(&states, 0)?, self.rotary(&positions)?))
+        };
+        (running.states, running.pass.rotary) = begin().map_err(failure)?;
+        Ok(())
+    }
+
+    fn drop_newest(&self, cache: &mut Cache, count: usize) {
+        cache.drop_newest(count);
     }
 
     fn rows(&self, running: &Running, _: &mut Cache) -> std::result::Result<Logits, ModelError> {

@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
+use candle_core::{Device, Tensor};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, NewNode, TokenId};
-use specula_models::{Compute, LoadedModel};
+use specula_models::{Compute, LoadedModel, Streams};
 
 const BOTH: [Compute; 2] = [Compute::Kernels, Compute::Candle];
 
@@ -146,4 +147,57 @@ fn the_exit_does_not_change_rows_in(model: &LoadedModel) {
     let got = exited.forward(&nodes, Some((4, &mut |rows| seen = rows.rows()))).expect("rows");
     assert_eq!(seen, 5);
     assert_eq!(want, got);
+}
+
+/// Looking ahead changes no row and no slot, and a stream's bits depend on its path alone, wherever it hangs.
+#[test]
+fn streams_see_their_path_alone() {
+    for compute in BOTH {
+        let mut model = open("draft.gguf", compute);
+        let embeddings: Vec<f32> = (0..3 * 256).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
+        let embeddings = Tensor::from_vec(embeddings, (3, 256), &Device::Cpu).expect("cpu");
+        for layers in [1, 2] {
+            // A model takes its streams before its first session.
+            let fresh = open("draft.gguf", compute);
+            model = LoadedModel { model: fresh.model, ..model };
+            model.model.set_streams(&Streams { embeddings: embeddings.clone(), layers }).expect("of its shape");
+            streams_see_their_path_alone_in(&model);
+        }
+    }
+}
+
+fn streams_see_their_path_alone_in(model: &LoadedModel) {
+    let all = text(64);
+    let base = 40;
+    // 40 a, 41 b after a (linear); 42 c after a, 43 d after c.
+    let nodes: Vec<NewNode> =
+        [39, 40, 40, 42].iter().enumerate().map(|(i, p)| NewNode { token: all[base + i], parent: Some(*p) }).collect();
+    let want = session(model, &all[..base]).forward(&nodes, None).expect("a tree");
+    let mut tree = session(model, &all[..base]);
+    let got = tree.look_ahead(&nodes, &[1, 3], 3).expect("a tree with streams");
+    assert_eq!((tree.linear(), tree.slots()), (42, 44), "streams leave no slots");
+    assert_eq!(got.rows(), 4 + 2 * 3);
+    for i in 0..4 {
+        assert_eq!(bits(got.row(i)), bits(want.row(i)), "main row {i}");
+    }
+    for (place, path) in [(0, vec![all[base], all[base + 1]]), (1, vec![all[base], all[base + 2], all[base + 3]])] {
+        let mut alone = session(model, &all[..base + path.len() - 1]);
+        alone.keep(base, &[]).expect("cut back");
+        alone.prefill(&path[..path.len() - 1]).expect("fits");
+        let last = chain_nodes(&path[path.len() - 1..], base + path.len() - 1);
+        for count in [1, 3] {
+            let rows = alone.look_ahead(&last, &[0], count).expect("one token");
+            for j in 0..count {
+                assert_eq!(bits(rows.row(1 + j)), bits(got.row(4 + place * 3 + j)), "place {place}, stream {j}");
+            }
+            alone.keep(base + path.len() - 1, &[]).expect("cut back");
+        }
+    }
+    // What comes after is what comes after a pass without streams.
+    let next = chain_nodes(&all[50..51], 42);
+    let mut plain = session(model, &all[..base]);
+    plain.prefill(&all[base..base + 2]).expect("fits");
+    tree.keep(42, &[]).expect("cut back");
+    let after = tree.forward(&next, None).expect("one row");
+    assert_eq!(bits(after.row(0)), bits(plain.forward(&next, None).expect("one row").row(0)));
 }

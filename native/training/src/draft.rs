@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -130,9 +130,9 @@ fn new_streams(s: &StreamRecipe, trainee: &mut Trainee, base: &Path, seed: u64) 
     }
     let mut noise = Shuffle::new(seed, u64::MAX);
     let mut values: Vec<f32> = (0..s.count * c.hidden).map(|_| noise.normal() * 0.02).collect();
-    if let Some((kept, _)) = files::load_tensors(&base.join(STREAMS))? {
-        let kept = kept.get("embeddings").with_context(|| format!("{STREAMS}: no `embeddings`"))?;
-        let kept = kept.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let kept = base.join(STREAMS);
+    if kept.exists() {
+        let kept = Streams::open(&kept).map_err(anyhow::Error::msg)?.embeddings.flatten_all()?.to_vec1::<f32>()?;
         values.iter_mut().zip(kept).for_each(|(value, kept)| *value = kept);
     }
     let embeddings = Var::from_tensor(&Tensor::from_vec(values, (s.count, c.hidden), &Device::Cpu)?)?;

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Result;
 use serde_json::Value;
-use specula_models::{Exits, LoadedModel};
+use specula_decoding::model::chain_nodes;
+use specula_models::{Batch, Compute, Exits, LoadedModel, ModelFolder, Network, Streams};
 use specula_training::{Outcome, Place, train_draft, train_exit, train_target, train_tokenizer};
 
 /// A folder of its own, removed at the end.
@@ -104,6 +105,29 @@ fn assert_learnt(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Both decoders read of a folder's streams what the network in training does.
+fn assert_streams_are_decoded_as_trained(folder: &Path) -> Result<()> {
+    let ModelFolder { config, tensors, tokenizer, .. } = ModelFolder::open(folder, None)?;
+    let text = tokenizer.encode_prompt("Run tar --help and read").map_err(anyhow::Error::msg)?;
+    let take = |name: &str, _: &[usize]| tensors.get(name).cloned().ok_or_else(|| format!("{name} is missing"));
+    let network = Network::new(config, &take).map_err(anyhow::Error::msg)?;
+    let streams = Streams::open(&folder.join("streams.safetensors")).map_err(anyhow::Error::msg)?;
+    let states = network.states(&Batch::new(&[vec![&text]], text.len(), 0), Some(&streams))?;
+    let want = states.iter().map(|s| network.logits(s)?.to_vec2::<f32>()).collect::<candle_core::Result<Vec<_>>>()?;
+    for compute in [Compute::Kernels, Compute::Candle] {
+        let mut session = LoadedModel::open_on(folder, compute)?.model.session()?;
+        assert_eq!(session.streams(), 2);
+        let last = text.len() - 1;
+        let rows = session.look_ahead(&chain_nodes(&text, 0), &[0, last], 2)?;
+        let places = [(last, 0, last), (text.len(), 1, 0), (text.len() + 1, 2, 0), (text.len() + 3, 2, last)];
+        for (row, stream, at) in places {
+            let gap = rows.row(row).iter().zip(&want[stream][at]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(gap < 1e-3, "{compute:?}, stream {stream} after token {at}: {gap} apart");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
     for architecture in ["llama", "qwen2", "qwen3"] {
@@ -132,7 +156,7 @@ fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
             let length = last[format!("{name}_window_4_temperature_0")].as_f64().expect("an acceptance length");
             assert!((1.0..=5.0).contains(&length), "{name}: {length}");
         }
-        assert!(folder.0.join("draft/model/streams.safetensors").exists());
+        assert_streams_are_decoded_as_trained(&folder.0.join("draft/model"))?;
 
         let recipe = folder.write(
             "lora.toml",

@@ -51,6 +51,8 @@ fn bad_fields() -> Vec<(Value, &'static str, Vec<&'static str>)> {
         (speculation("exit_top", json!(33)), "speculation.exit_top", vec!["1..=32", "33"]),
         (speculation("branch_budget", json!(0)), "speculation.branch_budget", vec!["1..=64", "0"]),
         (speculation("roots", json!("tree")), "speculation.roots", vec!["draft, exit, both", "tree"]),
+        (speculation("streams", json!(99)), "speculation.streams", vec!["0", "99"]),
+        (speculation("look_ahead", json!("guess")), "speculation.look_ahead", vec!["keep, correct", "guess"]),
         (speculation("depth", json!(1)), "speculation.depth", vec!["window"]),
         (plugins(&["nosuch"]), "plugins[0].name", vec!["nosuch", "balanced-json, min-p, typical"]),
         (plugins(&["typical", "typical"]), "plugins[1].name", vec!["second acceptance policy"]),

@@ -4,7 +4,7 @@ use specula_decoding::{Penalties, Sampling, TokenId};
 
 use crate::engine::ModelFacts;
 use crate::request::{LogProbsSpec, RequestError, RequestSpec};
-use crate::settings::{Method, Roots, Settings, SettingsSpec, allocation_from_name};
+use crate::settings::{LookAhead, Method, Roots, Settings, SettingsSpec, allocation_from_name};
 
 /// Most stop strings of a request.
 const STOP_STRINGS: usize = 16;
@@ -144,6 +144,10 @@ pub(crate) fn settings(spec: &SettingsSpec, deterministic: bool, facts: &ModelFa
         None => defaults.allocation,
         Some(name) => allocation_from_name(name).ok_or_else(|| unknown_name("allocation", name, "scored, per-row"))?,
     };
+    let look_ahead = match &spec.look_ahead {
+        None => defaults.look_ahead,
+        Some(name) => LookAhead::from_name(name).ok_or_else(|| unknown_name("look_ahead", name, "keep, correct"))?,
+    };
     let window = bounded("window", spec.window, defaults.window, (0, facts.max_window as u64))?;
     Ok(Settings {
         method,
@@ -154,6 +158,11 @@ pub(crate) fn settings(spec: &SettingsSpec, deterministic: bool, facts: &ModelFa
         branch_budget: bounded("branch_budget", spec.branch_budget, defaults.branch_budget, (1, MAX_BRANCHES))?,
         roots,
         allocation,
+        streams: match spec.streams.filter(|n| *n > 0 && facts.draft_streams == 0) {
+            Some(n) => return Err(out_of_bounds("speculation.streams", "0: the draft has no streams", n)),
+            None => bounded("streams", spec.streams, defaults.streams, (0, facts.draft_streams as u64))?,
+        },
+        look_ahead,
         deterministic,
     })
 }
@@ -199,6 +208,8 @@ mod tests {
             exit_layer: 4,
             exit_top: 4,
             branch_budget: 8,
+            streams: 0,
+            look_ahead: LookAhead::Correct,
             roots: Roots::Both,
             allocation: Allocation::Scored,
             deterministic: false,
@@ -210,6 +221,7 @@ mod tests {
             layers: 8,
             row_invariant: true,
             draft: None,
+            draft_streams: 0,
             methods: vec![settings(Method::None), settings(Method::Lookup)],
             default_method: Method::Lookup,
             max_window: 16,

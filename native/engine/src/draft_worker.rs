@@ -53,6 +53,8 @@ pub(crate) struct Proposal {
     pub(crate) window: Window,
     /// The outcome whose branch became the window; `None` if it was drafted serially.
     pub(crate) hit: Option<Outcome>,
+    /// Passes of the draft model since the last proposal.
+    pub(crate) steps: u64,
     /// Branches begun during the last pass.
     pub(crate) expanded: u64,
     /// What the draft did since the last proposal.
@@ -87,6 +89,8 @@ struct Served {
     sequence: Result<DraftSequence, ModelError>,
     replies: SyncSender<Result<Proposal, ModelError>>,
     work: Vec<(LaneKind, Instant, Instant)>,
+    /// Of the sequence's steps, those told.
+    told_steps: u64,
 }
 
 fn run(factory: &ModelFactory, messages: &Receiver<ToDraft>) {
@@ -148,7 +152,7 @@ impl Served {
         let begin = Instant::now();
         let Opening { prompt, sampling, settings, wants_q, replies } = opening;
         let sequence = factory().and_then(|model| DraftSequence::new(model, &prompt, &sampling, settings, wants_q));
-        Self { sequence, replies, work: vec![(LaneKind::DraftSerial, begin, Instant::now())] }
+        Self { sequence, replies, work: vec![(LaneKind::DraftSerial, begin, Instant::now())], told_steps: 0 }
     }
 
     fn has_work(&self) -> bool {
@@ -197,8 +201,10 @@ impl Served {
             None => self.attempt(LaneKind::DraftSerial, |d| d.draft(len)),
         };
         let work = std::mem::take(&mut self.work);
+        let steps = self.sequence.as_ref().map_or(0, DraftSequence::steps);
+        let steps = steps - std::mem::replace(&mut self.told_steps, steps);
         let proposal = match (window, &self.sequence) {
-            (Some(window), _) => Ok(Proposal { window, hit, expanded, work }),
+            (Some(window), _) => Ok(Proposal { window, hit, steps, expanded, work }),
             (None, Err(error)) => Err(error.clone()),
             (None, Ok(_)) => Err(gone()),
         };

@@ -4,12 +4,16 @@
 //! that path as a tree. Worked example, window A B C after text `…x` (x the last committed token):
 //! slots `… x A B C` are linear; branch (1, v) is v after A, then its own guesses; branch (3, w) follows C. If the verdict
 //! is (1, v), the cache keeps `… x A`, then v's path, which is the next window as far as it got.
+//!
+//! A draft with streams guesses several tokens a step: those its last slot's streams read are fed together in the next
+//! step, and re-read there by the main stream. With [`LookAhead::Correct`] what the main stream reads otherwise is cut off,
+//! so that the window is the one that a draft without streams finds.
 
 use specula_decoding::branches::{self, Allocation, Outcome, Source};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{Chain, LanguageModel, ModelError, NewNode, Row, Sampling, TokenId};
 
-use crate::settings::{Roots, Settings};
+use crate::settings::{LookAhead, Roots, Settings};
 
 /// The draft's state for one sequence.
 pub(crate) struct DraftSequence {
@@ -28,15 +32,29 @@ pub(crate) struct DraftSequence {
     own_outcomes: Option<Vec<Outcome>>,
     exit_arrived: bool,
     expanded: u64,
+    steps: u64,
     wants_q: bool,
 }
 
 struct Slot {
-    token: TokenId,
+    fed: Guess,
     /// Candidates for the token after this slot, most likely first; empty for slots that were only prefilled.
     ranked: Vec<(TokenId, f32)>,
-    /// Log-probability of the first candidate in the draft's row; NaN where nobody asks for it.
+    /// Guesses for the tokens 1, 2, … after this slot: the main stream's, then those of the streams that were asked for.
+    guesses: Vec<Guess>,
+}
+
+/// A token, and its log-probability in the row that it was guessed by; NaN where there is none or nobody asks.
+#[derive(Clone, Copy)]
+struct Guess {
+    token: TokenId,
     log_q: f32,
+}
+
+impl Slot {
+    fn known(token: TokenId) -> Self {
+        Self { fed: Guess { token, log_q: f32::NAN }, ranked: Vec::new(), guesses: Vec::new() }
+    }
 }
 
 struct Branch {
@@ -64,28 +82,38 @@ impl DraftSequence {
     ) -> Result<Self, ModelError> {
         let fed = &prompt[..prompt.len() - 1];
         model.prefill(fed)?;
-        let slot = |&token: &TokenId| Slot { token, ranked: Vec::new(), log_q: f32::NAN };
         Ok(Self {
             model,
             chain: Chain::new(sampling.slack(), prompt, Vec::new()),
             settings,
             text: prompt.to_vec(),
-            slots: fed.iter().map(slot).collect(),
+            slots: fed.iter().map(|token| Slot::known(*token)).collect(),
             verifying: 0,
             branches: Vec::new(),
             own_outcomes: None,
             exit_arrived: false,
             expanded: 0,
+            steps: 0,
             wants_q,
         })
     }
 
     /// Drafts serially until the window has `len` tokens; tokens that are there already cost nothing.
     pub(crate) fn draft(&mut self, len: usize) -> Result<Window, ModelError> {
-        self.catch_up()?;
-        while self.window().tokens.len() < len {
-            let Some(next) = self.guess() else { break };
-            self.feed(&[next])?;
+        self.catch_up(len.saturating_sub(1))?;
+        loop {
+            let fed = self.model.linear() - self.text.len();
+            if self.window().tokens.len() >= len {
+                break;
+            }
+            let last = self.model.linear() - 1;
+            let next = self.guessed_after(last, len - fed - 1);
+            if next.is_empty() {
+                break;
+            }
+            let nodes = chain_nodes(&next.iter().map(|guess| guess.token).collect::<Vec<_>>(), last + 1);
+            self.feed(&nodes, &[nodes.len() - 1], len - fed - nodes.len() - 1)?;
+            self.cut_off_corrected(last + 1)?;
         }
         Ok(self.window_of(len))
     }
@@ -127,9 +155,10 @@ impl DraftSequence {
     /// One draft step: first the window's last token, then every branch by one token, as one tree pass.
     pub(crate) fn roll_out(&mut self) -> Result<(), ModelError> {
         if self.lacks_root() {
-            self.catch_up()?;
-            let next: Vec<NewNode> = self.guess().into_iter().collect();
-            self.feed(&next)?;
+            self.catch_up(0)?;
+            let fed = self.model.linear() - self.text.len();
+            let rest = chain_nodes(&self.verified_tokens()[fed..], self.model.linear());
+            self.feed(&rest, &[], 0)?;
         }
         if self.roots_unknown() {
             let own = self.own_rows();
@@ -138,13 +167,27 @@ impl DraftSequence {
             self.choose(ours);
             return Ok(());
         }
-        let growing: Vec<usize> = (0..self.branches.len()).filter(|b| self.grows(&self.branches[*b])).collect();
-        let nodes: Vec<NewNode> = growing.iter().filter_map(|b| self.next_node(&self.branches[*b])).collect();
+        let (mut nodes, mut tips, mut ahead) = (Vec::new(), Vec::new(), 0);
         let first = self.slots.len();
-        self.feed(&nodes)?;
-        for (i, b) in growing.into_iter().enumerate().take(nodes.len()) {
+        let mut grown = Vec::new();
+        for b in 0..self.branches.len() {
+            if !self.grows(&self.branches[b]) {
+                continue;
+            }
+            let begin = nodes.len();
+            nodes.extend(self.next_nodes(&self.branches[b], first + begin));
+            if nodes.len() == begin {
+                continue;
+            }
+            tips.push(nodes.len() - 1);
+            ahead = ahead.max(self.settings.window.saturating_sub(self.branches[b].path.len() + nodes.len() - begin));
+            grown.push((b, first + begin..first + nodes.len()));
+        }
+        self.feed(&nodes, &tips, ahead)?;
+        for (b, slots) in grown {
             self.expanded += u64::from(self.branches[b].path.is_empty());
-            self.branches[b].path.push(first + i);
+            let kept = self.agreeing(slots);
+            self.branches[b].path.extend(kept);
         }
         Ok(())
     }
@@ -186,10 +229,15 @@ impl DraftSequence {
         self.expanded
     }
 
+    /// Passes of the draft model so far, without the prefill's.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Whether the cache's path is the committed text, followed by the window.
     fn check_cache(&self) -> Result<(), ModelError> {
         let known = self.text.len().min(self.slots.len());
-        let same = self.slots[..known].iter().zip(&self.text).all(|(slot, token)| slot.token == *token);
+        let same = self.slots[..known].iter().zip(&self.text).all(|(slot, token)| slot.fed.token == *token);
         if same && self.model.slots() == self.slots.len() {
             return Ok(());
         }
@@ -203,36 +251,106 @@ impl DraftSequence {
         self.slots.extend(tail.into_iter().map(|(_, s)| s));
     }
 
-    /// Feeds committed tokens that are not in the cache yet.
-    fn catch_up(&mut self) -> Result<(), ModelError> {
+    /// Feeds committed tokens that are not in the cache yet; `ahead` tokens after the next are wanted.
+    fn catch_up(&mut self, ahead: usize) -> Result<(), ModelError> {
         let from = self.slots.len();
         if from < self.text.len() {
             let nodes = chain_nodes(&self.text[from..], from);
-            self.feed(&nodes)?;
+            self.feed(&nodes, &[nodes.len() - 1], ahead)?;
         }
         Ok(())
     }
 
-    /// Feeds nodes and ranks the candidates after each.
-    fn feed(&mut self, nodes: &[NewNode]) -> Result<(), ModelError> {
+    /// Feeds nodes, ranks the candidates after each and guesses on; `ahead` more tokens are wanted after each of `tips`,
+    /// which the streams guess as far as there are any.
+    fn feed(&mut self, nodes: &[NewNode], tips: &[usize], ahead: usize) -> Result<(), ModelError> {
         if nodes.is_empty() {
             return Ok(());
         }
-        let paths: Vec<Option<Vec<TokenId>>> = nodes.iter().enumerate().map(|(i, _)| self.path_of(nodes, i)).collect();
-        let rows = self.model.forward(nodes, None)?;
-        for (i, (node, path)) in nodes.iter().zip(paths).enumerate() {
-            let mut slot = Slot { token: node.token, ranked: Vec::new(), log_q: f32::NAN };
+        self.steps += 1;
+        let mut paths: Vec<Option<Vec<TokenId>>> = (0..nodes.len()).map(|i| self.path_of(nodes, i)).collect();
+        let longest = tips.iter().filter_map(|tip| paths[*tip].as_ref()).map(Vec::len).max().unwrap_or(0);
+        let room = self.model.context_length().saturating_sub(self.text.len() + longest);
+        let streams = self.settings.streams.min(ahead).min(room);
+        let rows = self.model.look_ahead(nodes, if streams > 0 { tips } else { &[] }, streams)?;
+        for (i, node) in nodes.iter().enumerate() {
+            let mut slot = Slot::known(node.token);
             // Committed tokens before the last have no row of interest.
-            if let Some(path) = path {
-                let mut row = Row::new(rows.row(i));
-                // No plugin sits in the draft's chain.
-                let _ = self.chain.process(&path, path.len(), &mut [&mut row]);
-                slot.ranked = self.chain.ranked(&row, path.len(), self.settings.exit_top + 1);
-                if let Some((guess, _)) = slot.ranked.first().filter(|_| self.wants_q) {
-                    slot.log_q = row.logits()[*guess as usize] - row.log_sum_exp();
-                }
+            if let Some(path) = &paths[i] {
+                slot.fed.log_q = self.guess_of(nodes, i).map_or(f32::NAN, |guess| guess.log_q);
+                (slot.ranked, slot.guesses) = self.read(rows.row(i), path, self.settings.exit_top + 1);
             }
             self.slots.push(slot);
+        }
+        let first = self.slots.len() - nodes.len();
+        for (place, &tip) in tips.iter().enumerate() {
+            let Some(mut path) = paths[tip].take() else { continue };
+            for stream in 0..streams {
+                let Some(last) = self.slots[first + tip].guesses.last() else { break };
+                path.push(last.token);
+                let (_, guess) = self.read(rows.row(nodes.len() + place * streams + stream), &path, 1);
+                self.slots[first + tip].guesses.extend(guess);
+            }
+        }
+        Ok(())
+    }
+
+    /// The `top` candidates by a row that follows `path`, and the best of them as a guess.
+    fn read(&mut self, row: &[f32], path: &[TokenId], top: usize) -> (Vec<(TokenId, f32)>, Vec<Guess>) {
+        let mut row = Row::new(row);
+        // No plugin sits in the draft's chain.
+        let _ = self.chain.process(path, path.len(), &mut [&mut row]);
+        let ranked = self.chain.ranked(&row, path.len(), top);
+        let log_q = |token: TokenId| match self.wants_q {
+            true => row.logits()[token as usize] - row.log_sum_exp(),
+            false => f32::NAN,
+        };
+        let guess = ranked.first().map(|&(token, _)| Guess { token, log_q: log_q(token) });
+        (ranked, guess.into_iter().collect())
+    }
+
+    /// What new node `i` was guessed as, if it was: by the slot before the first of its chain.
+    fn guess_of(&self, nodes: &[NewNode], i: usize) -> Option<Guess> {
+        let first = self.slots.len() - i;
+        let (mut slot, mut depth) = (nodes[i].parent?, 0);
+        while slot >= first {
+            slot = nodes[slot - first].parent?;
+            depth += 1;
+        }
+        self.slots[slot].guesses.get(depth).copied().filter(|guess| guess.token == nodes[i].token)
+    }
+
+    /// Guesses to be fed after a slot, at most `most`.
+    fn guessed_after(&self, slot: usize, most: usize) -> &[Guess] {
+        let guesses = &self.slots[slot].guesses;
+        &guesses[..guesses.len().min(most)]
+    }
+
+    /// Guesses after a slot that may stand in a window without having been fed.
+    fn trusted_after(&self, slot: usize) -> &[Guess] {
+        let most = if self.settings.look_ahead == LookAhead::Keep { usize::MAX } else { 1 };
+        self.guessed_after(slot, most)
+    }
+
+    /// Of slots that follow each other, those up to the first that the main stream reads otherwise.
+    fn agreeing(&self, slots: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        if self.settings.look_ahead == LookAhead::Keep {
+            return slots;
+        }
+        let reads_on = |slot: &usize| {
+            let next = self.slots[slot + 1].fed.token;
+            self.slots[*slot].guesses.first().is_some_and(|guess| guess.token == next)
+        };
+        let agreeing = (slots.start..slots.end - 1).take_while(reads_on).count();
+        slots.start..slots.start + agreeing + 1
+    }
+
+    /// Cuts the linear path back to what the main stream itself reads, from slot `first` on.
+    fn cut_off_corrected(&mut self, first: usize) -> Result<(), ModelError> {
+        let kept = self.agreeing(first..self.slots.len()).end;
+        if kept < self.slots.len() {
+            self.model.keep(kept, &[])?;
+            self.slots.truncate(kept);
         }
         Ok(())
     }
@@ -249,13 +367,13 @@ impl DraftSequence {
                 path.push(nodes[slot - first].token);
                 slot = nodes[slot - first].parent?;
             } else if slot < self.model.linear() {
-                path.push(self.slots[slot].token);
+                path.push(self.slots[slot].fed.token);
                 slot -= 1;
             } else {
                 // A tree node: it belongs to a branch, whose path leads back to the linear part.
                 let branch = self.branches.iter().find(|b| b.path.contains(&slot))?;
                 let depth = branch.path.iter().position(|s| *s == slot)?;
-                path.push(self.slots[slot].token);
+                path.push(self.slots[slot].fed.token);
                 slot = if depth > 0 { branch.path[depth - 1] } else { anchor + branch.outcome.accepted };
             }
         }
@@ -263,26 +381,16 @@ impl DraftSequence {
         (slot == anchor).then_some(path)
     }
 
-    /// The draft's own next token behind the linear path.
-    fn guess(&self) -> Option<NewNode> {
-        let last = self.model.linear().checked_sub(1)?;
-        let token = self.slots[last].ranked.first()?.0;
-        Some(NewNode { token, parent: Some(last) })
-    }
-
-    /// Tokens known behind the committed text: those fed, and the guess after them.
+    /// Tokens known behind the committed text: those fed, and the guesses after them.
     fn window(&self) -> Window {
-        let mut window = Window::default();
-        let anchor = self.text.len() - 1;
-        for slot in anchor..self.model.linear() {
-            if let Some((guess, _)) = self.slots[slot].ranked.first() {
-                window.tokens.push(*guess);
-                if self.wants_q {
-                    window.log_q.push(self.slots[slot].log_q);
-                }
-            }
+        let linear = self.model.linear();
+        if linear < self.text.len() {
+            return Window::default();
         }
-        window
+        let fed = self.slots[self.text.len()..linear].iter().map(|slot| slot.fed);
+        let guesses: Vec<Guess> = fed.chain(self.trusted_after(linear - 1).iter().copied()).collect();
+        let log_q = if self.wants_q { guesses.iter().map(|guess| guess.log_q).collect() } else { Vec::new() };
+        Window { tokens: guesses.iter().map(|guess| guess.token).collect(), log_q }
     }
 
     fn verified_tokens(&self) -> Vec<TokenId> {
@@ -321,17 +429,32 @@ impl DraftSequence {
 
     fn grows(&self, branch: &Branch) -> bool {
         let waits = self.settings.deterministic && !self.exit_arrived;
-        let len = self.text.len() + branch.outcome.accepted + branch.path.len() + 1;
-        !waits && branch.path.len() < self.settings.window && len < self.model.context_length()
+        let lacks = match branch.path.last() {
+            None => self.settings.window > 0,
+            // Its window is what was fed behind the outcome's token, and what that lets guess.
+            Some(last) => {
+                let guessed = self.trusted_after(*last).len();
+                guessed > 0 && branch.path.len() - 1 + guessed < self.settings.window
+            }
+        };
+        !waits && lacks && self.room(branch) > 0
     }
 
-    fn next_node(&self, branch: &Branch) -> Option<NewNode> {
-        match branch.path.last() {
-            None => {
-                let parent = self.text.len() - 1 + branch.outcome.accepted;
-                Some(NewNode { token: branch.outcome.next, parent: Some(parent) })
-            }
-            Some(&last) => Some(NewNode { token: self.slots[last].ranked.first()?.0, parent: Some(last) }),
-        }
+    /// Tokens that a branch may still feed before the context ends.
+    fn room(&self, branch: &Branch) -> usize {
+        let len = self.text.len() + branch.outcome.accepted + branch.path.len() + 1;
+        self.model.context_length().saturating_sub(len)
+    }
+
+    /// What a branch feeds next, from slot `first` on: the outcome's token, or what was guessed after its last slot.
+    fn next_nodes(&self, branch: &Branch, first: usize) -> Vec<NewNode> {
+        let Some(&last) = branch.path.last() else {
+            let parent = self.text.len() - 1 + branch.outcome.accepted;
+            return vec![NewNode { token: branch.outcome.next, parent: Some(parent) }];
+        };
+        let most = (self.settings.window - branch.path.len()).min(self.room(branch));
+        let parent = |i: usize| if i == 0 { last } else { first + i - 1 };
+        let guesses = self.guessed_after(last, most).iter().enumerate();
+        guesses.map(|(i, guess)| NewNode { token: guess.token, parent: Some(parent(i)) }).collect()
     }
 }

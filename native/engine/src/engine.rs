@@ -21,7 +21,7 @@ use crate::plugins::Plugged;
 use crate::report::Totals;
 use crate::request::{Request, RequestError, RequestSpec};
 use crate::sequence::Channel;
-use crate::settings::{Method, Roots, Settings};
+use crate::settings::{LookAhead, Method, Roots, Settings};
 use crate::target_thread::{self, Admitted, TargetThread};
 
 /// Largest window, γ.
@@ -62,6 +62,8 @@ pub struct ModelFacts {
     pub row_invariant: bool,
     /// Name of the draft model, if one is loaded.
     pub draft: Option<String>,
+    /// η, streams that the draft has at most.
+    pub draft_streams: usize,
     /// Methods on offer with their default settings.
     pub methods: Vec<Settings>,
     /// The method used when a request names none.
@@ -427,6 +429,7 @@ fn facts(
         methods,
         default_method,
         max_window: MAX_WINDOW,
+        draft_streams: draft.map_or(0, |d| d.model.streams()),
     })
 }
 
@@ -441,6 +444,8 @@ fn default_settings(method: Method, layers: usize) -> Settings {
         branch_budget: 8,
         roots: Roots::Both,
         allocation: Allocation::Scored,
+        streams: 0,
+        look_ahead: LookAhead::Correct,
         deterministic: false,
     }
 }

@@ -23,4 +23,4 @@ pub use engine::{
 pub use event::{Event, Failure, Finished, LaneKind, Origin, PromptToken, Round, Span, Started, Token};
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
 pub use request::{LogProbsSpec, PluginSpec, Request, RequestError, RequestSpec};
-pub use settings::{Method, Roots, Settings, SettingsSpec, allocation_name};
+pub use settings::{LookAhead, Method, Roots, Settings, SettingsSpec, allocation_name};

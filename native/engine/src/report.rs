@@ -11,6 +11,8 @@ pub struct Totals {
     pub rounds: u64,
     /// Tokens committed.
     pub committed: u64,
+    /// Passes of the draft model, without the prompt's.
+    pub draft_steps: u64,
     /// Draft tokens verified.
     pub drafted: u64,
     /// Draft tokens accepted.
@@ -112,6 +114,7 @@ impl AddAssign<&Totals> for Totals {
         }
         self.rounds += other.rounds;
         self.committed += other.committed;
+        self.draft_steps += other.draft_steps;
         self.drafted += other.drafted;
         self.accepted += other.accepted;
         self.deviations += other.deviations;

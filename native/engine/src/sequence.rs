@@ -385,6 +385,7 @@ impl Sequence {
                 totals.bubble_us += micros((to - from).saturating_sub(hidden));
             }
         }
+        totals.draft_steps += proposal.steps;
         totals.branches_expanded += proposal.expanded;
         let clock = self.clock;
         self.lanes.extend(proposal.work.iter().map(|(kind, from, to)| clock.span(*kind, *from, *to)));

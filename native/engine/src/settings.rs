@@ -67,6 +67,30 @@ impl Roots {
     }
 }
 
+/// What becomes of a draft's look-ahead, the tokens that its streams guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookAhead {
+    /// They stand, unchecked.
+    Keep,
+    /// They are read again by the main stream, which may cut them off: the window is that of a draft without streams.
+    Correct,
+}
+
+impl LookAhead {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Correct => "correct",
+        }
+    }
+
+    /// The setting of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Keep, Self::Correct].into_iter().find(|l| l.name() == name)
+    }
+}
+
 /// Name of an allocation on the wire.
 pub fn allocation_name(allocation: Allocation) -> &'static str {
     match allocation {
@@ -97,6 +121,10 @@ pub struct Settings {
     pub roots: Roots,
     /// How the budget is spent.
     pub allocation: Allocation,
+    /// η, streams that the draft looks ahead by; 0 for none.
+    pub streams: usize,
+    /// What becomes of the look-ahead.
+    pub look_ahead: LookAhead,
     /// Rollouts awaited, their choice independent of timing.
     pub deterministic: bool,
 }
@@ -118,4 +146,8 @@ pub struct SettingsSpec {
     pub roots: Option<String>,
     /// Name of an allocation.
     pub allocation: Option<String>,
+    /// η.
+    pub streams: Option<u64>,
+    /// Name of what becomes of the look-ahead.
+    pub look_ahead: Option<String>,
 }

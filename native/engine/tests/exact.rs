@@ -14,7 +14,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| engine(4));
 
 type Change = fn(&mut RequestSpec);
 
-const METHODS: [(&str, Change); 6] = [
+const METHODS: [(&str, Change); 9] = [
     ("sps", |_| ()),
     ("lookup", |_| ()),
     ("lookup", |spec| spec.speculation.window = Some(12)),
@@ -30,7 +30,19 @@ const METHODS: [(&str, Change); 6] = [
         spec.speculation.allocation = Some("per-row".into());
         spec.deterministic = true;
     }),
+    ("sps", |spec| look_ahead(spec, 2, "correct")),
+    ("mirror", |spec| look_ahead(spec, 1, "keep")),
+    ("mirror", |spec| {
+        spec.speculation.window = Some(7);
+        spec.deterministic = true;
+        look_ahead(spec, 2, "correct");
+    }),
 ];
+
+fn look_ahead(spec: &mut RequestSpec, streams: u64, how: &str) {
+    spec.speculation.streams = Some(streams);
+    spec.speculation.look_ahead = Some(how.into());
+}
 
 /// Each question at each temperature, every method against `none`. Returns the tokens compared.
 fn compare(questions: &[String], change: Change) -> usize {
@@ -99,6 +111,28 @@ fn with_ends_choices_and_log_probabilities() {
         spec.logprobs = Some(LogProbsSpec { top: 0, processed: true });
     });
     assert_eq!(compared, 6 * METHODS.len() * 32, "nothing but `max_tokens` ends these");
+}
+
+/// Corrected look-ahead proposes what a draft without streams does; kept look-ahead takes fewer steps.
+#[test]
+fn look_ahead_changes_steps_and_if_corrected_nothing_else() {
+    for (i, question) in questions(4).iter().enumerate() {
+        let totals = |change: Change| {
+            let mut spec = ask(&ENGINE, question, "sps");
+            spec.temperature = Some([0.0, 1.0][i % 2]);
+            spec.speculation.window = Some(6);
+            spec.ignore_eos = true;
+            change(&mut spec);
+            generate(&ENGINE, &spec).finished.report.totals
+        };
+        let plain = totals(|_| ());
+        let corrected = totals(|spec| look_ahead(spec, 2, "correct"));
+        assert_eq!((plain.rounds, plain.drafted), (corrected.rounds, corrected.drafted));
+        assert_eq!(plain.by_position, corrected.by_position);
+        assert!(corrected.draft_steps <= plain.draft_steps, "{corrected:?}");
+        let kept = totals(|spec| look_ahead(spec, 2, "keep"));
+        assert!(kept.draft_steps * 2 <= kept.drafted, "{} steps for {} tokens", kept.draft_steps, kept.drafted);
+    }
 }
 
 /// Neighbours take turns round by round; nobody's text depends on them.

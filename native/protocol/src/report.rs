@@ -42,6 +42,9 @@ pub struct Report {
     pub branches_expanded: u64,
     /// Branches that became the next window.
     pub branches_used: u64,
+    /// Passes of the draft model, each over one or several tokens; the prompt's not counted.
+    #[serde(default)]
+    pub draft_steps: u64,
     /// Time the target waited for draft tokens.
     pub exposed_draft_ms: f64,
     /// Time the draft worked while the target worked.
@@ -98,6 +101,12 @@ pub struct EffectiveSettings {
     /// `scored` or `per-row`; only for `mirror`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<String>,
+    /// η; only with streams in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streams: Option<u64>,
+    /// What becomes of the look-ahead, `keep` or `correct`; only with streams in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look_ahead: Option<String>,
     /// Rollouts awaited.
     pub deterministic: bool,
 }

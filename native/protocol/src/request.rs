@@ -308,6 +308,14 @@ pub struct Speculation {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(pattern = "^(scored|per-row)$"))]
     pub allocation: Option<String>,
+    /// η, streams that the draft looks ahead by, 0 to as many as it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0))]
+    pub streams: Option<u64>,
+    /// What becomes of the look-ahead: `keep` or `correct`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(keep|correct)$"))]
+    pub look_ahead: Option<String>,
 }
 
 /// A plugin with its configuration.

@@ -54,9 +54,10 @@ fn generations(page: &mut Exposition, metrics: &Metrics) {
 /// A sum over rounds: name, help, value.
 type Sum = (&'static str, &'static str, fn(&Totals) -> u64);
 
-const COUNTS: [Sum; 13] = [
+const COUNTS: [Sum; 14] = [
     ("specula_rounds_total", "Target passes after prefill.", |t| t.rounds),
     ("specula_committed_tokens_total", "Tokens committed.", |t| t.committed),
+    ("specula_draft_steps_total", "Passes of the draft model, without prompts.", |t| t.draft_steps),
     ("specula_drafted_tokens_total", "Draft tokens verified.", |t| t.drafted),
     ("specula_accepted_tokens_total", "Draft tokens accepted.", |t| t.accepted),
     ("specula_deviations_total", "Accepted tokens that differed from the target's own draw.", |t| t.deviations),

@@ -117,6 +117,7 @@ fn report_of_totals(totals: &Totals) -> protocol::Report {
         coverage: totals.coverage(),
         branches_expanded: totals.branches_expanded,
         branches_used: totals.branches_used,
+        draft_steps: totals.draft_steps,
         exposed_draft_ms: ms(totals.exposed_draft_us),
         hidden_draft_ms: ms(totals.hidden_draft_us),
         bubble_ms: ms(totals.bubble_us),
@@ -140,6 +141,8 @@ pub fn effective_settings(settings: &Settings) -> protocol::EffectiveSettings {
         branch_budget: mirrors.then_some(settings.branch_budget as u64),
         roots: mirrors.then(|| settings.roots.name().to_owned()),
         allocation: mirrors.then(|| allocation_name(settings.allocation).to_owned()),
+        streams: (settings.streams > 0).then_some(settings.streams as u64),
+        look_ahead: (settings.streams > 0).then(|| settings.look_ahead.name().to_owned()),
         deterministic: settings.deterministic,
     }
 }

@@ -30,9 +30,11 @@ impl Contender {
                 "branch_budget" => settings.branch_budget = Some(number()?),
                 "roots" => settings.roots = Some(value.to_owned()),
                 "allocation" => settings.allocation = Some(value.to_owned()),
+                "streams" => settings.streams = Some(number()?),
+                "look_ahead" => settings.look_ahead = Some(value.to_owned()),
                 _ => bail!(
                     "--methods: no setting `{key}`; known: window, exit_layer, exit_top, branch_budget, roots, \
-                     allocation"
+                     allocation, streams, look_ahead"
                 ),
             }
         }

@@ -77,6 +77,12 @@ pub(crate) struct GenerateArgs {
     /// scored or per-row.
     #[arg(long)]
     allocation: Option<String>,
+    /// η, streams that the draft looks ahead by.
+    #[arg(long)]
+    streams: Option<u64>,
+    /// keep or correct: what becomes of the look-ahead.
+    #[arg(long)]
+    look_ahead: Option<String>,
     /// Await all rollouts, so that lossy acceptance policies reproduce.
     #[arg(long)]
     deterministic: bool,
@@ -89,12 +95,12 @@ pub(crate) struct GenerateArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: GenerateArgs) -> Result<()> {
+pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let engine = startup::engine(&args.engine)?;
     if let Some(file) = &args.batch {
-        return batch::run(&engine, &args, file);
+        return batch::run(&engine, args, file);
     }
-    let request = request(&args)?;
+    let request = request(args)?;
     if args.json {
         let mut rounds = Vec::new();
         let finished = answer(&engine, &request, |round| {
@@ -167,6 +173,8 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest> {
             branch_budget: args.branch_budget,
             roots: args.roots.clone(),
             allocation: args.allocation.clone(),
+            streams: args.streams,
+            look_ahead: args.look_ahead.clone(),
         }),
         deterministic: Some(args.deterministic),
         plugins: Some(args.plugin.iter().map(|p| plugin_choice(p)).collect::<Result<_>>()?),

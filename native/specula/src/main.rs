@@ -27,7 +27,7 @@ enum Command {
     /// Serve the page, the OpenAI-compatible API and the WebSocket.
     Serve(serve::ServeArgs),
     /// Generate once and print the answer.
-    Generate(generate::GenerateArgs),
+    Generate(Box<generate::GenerateArgs>),
     /// Measure methods against each other on the validation prompts.
     Bench(bench::BenchArgs),
     /// Compare every method with the target alone, token for token, under every parameter.
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     }
     match command {
         Command::Serve(args) => serve::run(args),
-        Command::Generate(args) => generate::run(args),
+        Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Exactness(args) => exactness::run(args),
         Command::Train(args) => train::run(&args),

@@ -15,6 +15,12 @@ pub(crate) struct EngineArgs {
     /// Draft model, as for --target; it must have the target's vocabulary.
     #[arg(long, env = "SPECULA_DRAFT", value_name = "PATH")]
     pub(crate) draft: Option<PathBuf>,
+    /// Early exits of the target (`specula train exit`). Default: exit.safetensors in the target's folder.
+    #[arg(long, env = "SPECULA_EXITS", value_name = "FILE")]
+    pub(crate) exits: Option<PathBuf>,
+    /// Streams of the draft (`specula train draft`). Default: streams.safetensors in the draft's folder.
+    #[arg(long = "draft-streams", env = "SPECULA_DRAFT_STREAMS", value_name = "FILE")]
+    pub(crate) draft_streams: Option<PathBuf>,
     /// Method used when a request names none. Default: mirror with a draft, lookup without.
     #[arg(long, env = "SPECULA_METHOD")]
     pub(crate) method: Option<MethodArg>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use specula_engine::{Engine, EngineConfig};
-use specula_models::LoadedModel;
+use specula_models::{Exits, LoadedModel, Streams};
 use specula_policies::{Limits, Registry};
 
 use crate::options::EngineArgs;
@@ -40,15 +40,27 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
 
 /// The models named, else the embedded pair. A target of one's own has no draft unless one is named.
 pub(crate) fn pair(args: &EngineArgs) -> Result<(LoadedModel, Option<LoadedModel>)> {
-    let target = match &args.target {
+    let mut target = match &args.target {
         Some(path) => LoadedModel::open(path)?,
         None => LoadedModel::from_gguf_bytes("specula-target", TARGET)?,
     };
-    let draft = match (&args.draft, &args.target) {
+    if let Some(path) = &args.exits {
+        let exits = Exits::open(path).map_err(anyhow::Error::msg)?;
+        target.model.set_exits(&exits).map_err(|why| anyhow::anyhow!("--exits {}: {why}", path.display()))?;
+    }
+    let mut draft = match (&args.draft, &args.target) {
         (Some(path), _) => Some(LoadedModel::open(path)?),
         (None, None) => Some(LoadedModel::from_gguf_bytes("specula-draft", DRAFT)?),
         (None, Some(_)) => None,
     };
+    if let Some(path) = &args.draft_streams {
+        let streams = Streams::open(path).map_err(anyhow::Error::msg)?;
+        let Some(draft) = &mut draft else { anyhow::bail!("--draft-streams needs a draft; name one with --draft") };
+        draft
+            .model
+            .set_streams(&streams)
+            .map_err(|why| anyhow::anyhow!("--draft-streams {}: {why}", path.display()))?;
+    }
     Ok((target, draft))
 }
 

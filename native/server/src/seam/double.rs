@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use specula_decoding::{FinishReason, TokenBytes, branches::Allocation};
 use specula_engine::{
-    Event, Failure, Finished, Method, Metrics, ModelFacts, Origin, PluginFacts, Refused, Report, RequestError,
-    RequestSpec, Roots, Round, Settings, Started, Token, Totals,
+    Event, Failure, Finished, LookAhead, Method, Metrics, ModelFacts, Origin, PluginFacts, Refused, Report,
+    RequestError, RequestSpec, Roots, Round, Settings, Started, Token, Totals,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -39,6 +39,8 @@ pub(crate) fn settings() -> Settings {
         exit_layer: 4,
         exit_top: 8,
         branch_budget: 16,
+        streams: 0,
+        look_ahead: LookAhead::Correct,
         roots: Roots::Both,
         allocation: Allocation::Scored,
         deterministic: false,
@@ -94,6 +96,7 @@ impl Engine {
             draft: None,
             methods: vec![settings()],
             default_method: Method::None,
+            draft_streams: 0,
             max_window: 16,
         };
         Self { facts: Arc::new(facts), token_bytes: Arc::default(), draining: Arc::default(), running: Arc::default() }

@@ -184,6 +184,8 @@ fn settings_spec(asked: &protocol::Speculation) -> SettingsSpec {
         branch_budget: asked.branch_budget,
         roots: asked.roots.clone(),
         allocation: asked.allocation.clone(),
+        streams: asked.streams,
+        look_ahead: asked.look_ahead.clone(),
     }
 }
 
@@ -220,7 +222,7 @@ mod tests {
             "stop": "x", "logit_bias": {"12": -100.0}, "repetition_penalty": 1.1, "presence_penalty": 0.2,
             "frequency_penalty": 0.3, "deterministic": true, "n": 1,
             "min_tokens": 2, "ignore_eos": true, "logprobs": 3, "logprobs_mode": "processed", "echo": true,
-            "speculation": {"method": "mirror", "window": 5, "exit_layer": 2, "exit_top": 8, "branch_budget": 6,
+            "speculation": {"method": "mirror", "window": 5, "exit_layer": 2, "exit_top": 8, "branch_budget": 6, "streams": 1, "look_ahead": "keep",
                             "roots": "both", "allocation": "scored"},
             "plugins": [{"name": "typical"}]
         }));
@@ -249,6 +251,8 @@ mod tests {
                 exit_layer: Some(2),
                 exit_top: Some(8),
                 branch_budget: Some(6),
+                streams: Some(1),
+                look_ahead: Some("keep".into()),
                 roots: Some("both".into()),
                 allocation: Some("scored".into()),
             },

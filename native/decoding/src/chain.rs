@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::{Noise, PolicyError, Row, Rule, TokenId, draw};
+use crate::{Noise, NoiseRows, PolicyError, Row, Rule, TokenId, draw};
 
 /// Temperatures below this are greedy.
 pub const GREEDY_BELOW: f32 = 1e-4;
@@ -101,7 +101,7 @@ pub enum ChainError {
 /// The sampling chain of one sequence with its state, which follows the committed text.
 pub struct Chain {
     sampling: Sampling,
-    noise: Noise,
+    noise: NoiseRows,
     rules: Vec<Box<dyn Rule>>,
     /// Per token: occurrences in the prompt and in the output.
     seen: HashMap<TokenId, Occurrences>,
@@ -123,7 +123,18 @@ impl Chain {
             seen.entry(token).or_default().prompt += 1;
         }
         let prompt = prompt.len() as u32;
-        Self { noise: Noise::new(sampling.seed, sampling.choice), sampling, rules, seen, prompt, committed: prompt }
+        let noise = NoiseRows::new(Noise::new(sampling.seed, sampling.choice));
+        Self { noise, sampling, rules, seen, prompt, committed: prompt }
+    }
+
+    /// The same chain with the noise rows of another one of the same sequence, so that each row is made once.
+    pub fn sharing(self, noise: NoiseRows) -> Self {
+        Self { noise, ..self }
+    }
+
+    /// The noise it draws with.
+    pub fn noise(&self) -> &NoiseRows {
+        &self.noise
     }
 
     /// Applies steps 1-5 to the rows of one path. Row `i` is conditioned on the committed text and `path[..first + i]`.
@@ -198,8 +209,8 @@ impl Chain {
         !self.rules.is_empty()
     }
 
-    fn at(&self, depth: usize) -> draw::At {
-        (!self.sampling.is_greedy()).then(|| (self.noise, self.position(depth)))
+    fn at(&self, depth: usize) -> draw::At<'_> {
+        (!self.sampling.is_greedy()).then(|| (&self.noise, self.position(depth)))
     }
 
     fn penalise(&self, path: &[TokenId], row: &mut Row) {

@@ -1,69 +1,94 @@
 //! The own draw, and the ranking of candidates by the noise the draw will use.
 
 use crate::noise::{GUMBEL_MAX, GUMBEL_MIN};
-use crate::{Noise, Row, TokenId};
+use crate::noise_rows::{BLOCK, NoiseRows};
+use crate::{Row, TokenId};
 
-/// Where a row's noise comes from: `None` at temperature 0, else the request's noise and the position of the token
+/// Where a row's noise comes from: `None` at temperature 0, else the sequence's noise and the position of the token
 /// to be drawn, counted from the first prompt token.
-pub type At = Option<(Noise, u32)>;
+pub type At<'a> = Option<(&'a NoiseRows, u32)>;
 
 /// The target's own draw: argmax over allowed tokens of log p + G, ties to the lowest id (the constant log Z does not
 /// move the argmax, so the row's values serve as they are). `None` if no token is allowed.
-pub fn own_draw(row: &Row, at: At) -> Option<TokenId> {
-    let Some((noise, position)) = at else { return argmax(row) };
-    let mut best = None;
-    // A token wins only if its value plus the largest noise reaches the best perturbed score known so far; the row's
-    // best token alone guarantees max + GUMBEL_MIN.
-    let mut floor = row.max() + GUMBEL_MIN;
-    let mut best_score = f32::NEG_INFINITY;
-    for (token, &logit) in row.logits().iter().enumerate() {
-        if logit == f32::NEG_INFINITY || logit + GUMBEL_MAX < floor {
-            continue;
-        }
-        let score = logit + noise.gumbel(position, token as TokenId);
-        if score > best_score {
-            best_score = score;
-            best = Some(token as TokenId);
-            floor = floor.max(score);
-        }
-    }
-    best
+pub fn own_draw(row: &Row, at: At<'_>) -> Option<TokenId> {
+    ranked(row, at, 1).first().map(|best| best.0)
 }
 
 /// The `k` best tokens by log p + G with those scores (relative to log Z), best first, ties to the lower id: what an
 /// exit or a draft believes the target will draw, most likely first. The first is its own coupled guess.
-pub fn ranked(row: &Row, at: At, k: usize) -> Vec<(TokenId, f32)> {
-    let Some((noise, position)) = at else { return row.top(k) };
-    let floor = row.max() + GUMBEL_MIN - GUMBEL_MAX;
-    let mut scored: Vec<(TokenId, f32)> = row
-        .logits()
-        .iter()
-        .enumerate()
-        .filter(|(_, l)| **l > floor)
-        .map(|(t, l)| (t as TokenId, l + noise.gumbel(position, t as TokenId)))
-        .collect();
-    let by_rank = |a: &(TokenId, f32), b: &(TokenId, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    if 0 < k && k < scored.len() {
-        scored.select_nth_unstable_by(k - 1, by_rank);
-    }
-    scored.truncate(k);
-    scored.sort_unstable_by(by_rank);
-    scored
-}
-
-fn argmax(row: &Row) -> Option<TokenId> {
-    let mut best: Option<(usize, f32)> = None;
-    for (token, &logit) in row.logits().iter().enumerate() {
-        if logit > best.map_or(f32::NEG_INFINITY, |b| b.1) {
-            best = Some((token, logit));
+///
+/// Noise is looked at only where it can win: tokens that cannot reach the k-th score so far, even with the largest noise
+/// there is, are passed over.
+pub fn ranked(row: &Row, at: At<'_>, k: usize) -> Vec<(TokenId, f32)> {
+    let noise = at.map(|(rows, position)| rows.at(position, row.vocab_size()));
+    // The row's best token alone reaches this.
+    let sure = if k == 1 && noise.is_some() { row.max() + GUMBEL_MIN } else { f32::NEG_INFINITY };
+    let mut best = Best { k, tokens: Vec::with_capacity(k + 1) };
+    let mut scores = [f32::NEG_INFINITY; BLOCK];
+    for (block, logits) in row.logits().chunks(BLOCK).enumerate() {
+        let floor = best.floor().max(sure) - if noise.is_some() { GUMBEL_MAX } else { 0.0 };
+        if largest(logits) < floor {
+            continue;
+        }
+        let scores = &mut scores[..logits.len()];
+        scores.copy_from_slice(logits);
+        if let Some(noise) = &noise {
+            noise.add(block, scores, floor);
+        }
+        if best.takes(largest(scores)) {
+            for (i, &score) in scores.iter().enumerate().filter(|(i, _)| logits[*i] > f32::NEG_INFINITY) {
+                best.offer((block * BLOCK + i) as TokenId, score);
+            }
         }
     }
-    best.map(|(token, _)| token as TokenId)
+    best.tokens
+}
+
+/// The k best so far, best first.
+struct Best {
+    k: usize,
+    tokens: Vec<(TokenId, f32)>,
+}
+
+impl Best {
+    /// Whether a later token of this score would be among them: of equal ones the earlier stays.
+    fn takes(&self, score: f32) -> bool {
+        match self.tokens.get(self.k.wrapping_sub(1)) {
+            Some(last) => score > last.1,
+            None => self.k > 0 && score > f32::NEG_INFINITY,
+        }
+    }
+
+    /// What no token below is among them.
+    fn floor(&self) -> f32 {
+        self.tokens.get(self.k.wrapping_sub(1)).map_or(f32::NEG_INFINITY, |last| last.1)
+    }
+
+    fn offer(&mut self, token: TokenId, score: f32) {
+        if self.takes(score) {
+            let place = self.tokens.iter().rposition(|other| other.1 >= score).map_or(0, |i| i + 1);
+            self.tokens.insert(place, (token, score));
+            self.tokens.truncate(self.k);
+        }
+    }
+}
+
+/// The largest of some values; −∞ if there is none.
+fn largest(values: &[f32]) -> f32 {
+    // Lanes of their own, else every comparison waits for the one before.
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    for chunk in values.chunks(8) {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Noise;
 
     #[test]
     fn greedy_ties_go_to_the_lowest_id() {
@@ -81,8 +106,13 @@ mod tests {
                 let score = |t: u32| logits[t as usize] + noise.gumbel(3, t);
                 score(a).total_cmp(&score(b)).then(b.cmp(&a))
             });
-            assert_eq!(own_draw(&row, Some((noise, 3))), full);
-            assert_eq!(ranked(&row, Some((noise, 3)), 4).first().map(|c| c.0), full);
+            let rows = NoiseRows::new(noise);
+            assert_eq!(own_draw(&row, Some((&rows, 3))), full);
+            let mut all: Vec<(u32, f32)> = (0..300).map(|t| (t, logits[t as usize] + noise.gumbel(3, t))).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            for k in [0, 1, 4, 299, 300, 400] {
+                assert_eq!(ranked(&row, Some((&rows, 3)), k), all[..k.min(300)]);
+            }
         }
     }
 
@@ -94,7 +124,7 @@ mod tests {
         let mut counts = [0u32; 4];
         let n = 40_000;
         for seed in 0..n {
-            let token = own_draw(&row, Some((Noise::new(seed, 0), 11))).expect("row has support");
+            let token = own_draw(&row, Some((&NoiseRows::new(Noise::new(seed, 0)), 11))).expect("row has support");
             counts[token as usize] += 1;
         }
         for (count, p) in counts.iter().zip(probabilities) {

@@ -81,19 +81,21 @@ impl Row {
             return;
         }
         let mut order = self.support();
-        order.sort_unstable_by(|&a, &b| self.by_rank(a, b));
-        let Some(&best) = order.first() else { return };
-        let top = self.logits[best as usize];
-        let weights: Vec<f64> = order.iter().map(|&t| f64::from(self.logits[t as usize] - top).exp()).collect();
-        let goal = f64::from(p) * weights.iter().sum::<f64>();
-        let mut mass = 0.0;
-        let mut kept = 0;
-        for weight in weights {
-            mass += weight;
-            kept += 1;
-            if mass >= goal {
-                break;
+        let top = self.max();
+        let weight = |t: TokenId| f64::from(self.logits[t as usize] - top).exp();
+        let goal = f64::from(p) * order.iter().map(|&t| weight(t)).sum::<f64>();
+        let (mut mass, mut kept, mut sorted) = (0.0, 0, 0);
+        // Few tokens are kept as a rule: no more are sorted than need be.
+        while mass < goal && kept < order.len() {
+            if kept == sorted {
+                let rest = &mut order[sorted..];
+                let next = rest.len().min((3 * sorted).max(32));
+                rest.select_nth_unstable_by(next - 1, |&a, &b| self.by_rank(a, b));
+                rest[..next].sort_unstable_by(|&a, &b| self.by_rank(a, b));
+                sorted += next;
             }
+            mass += weight(order[kept]);
+            kept += 1;
         }
         for &token in &order[kept..] {
             self.forbid(token);
@@ -177,6 +179,20 @@ mod tests {
             row.keep_top_p(p);
             assert_eq!(allowed(&row), want, "p = {p}");
         }
+    }
+
+    #[test]
+    fn top_p_keeps_long_tails_in_order() {
+        let logits: Vec<f32> = (0..500).map(|i| ((i * 7919) % 500) as f32 * 0.01).collect();
+        let mut row = Row::new(&logits);
+        row.keep_top_p(0.8);
+        let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
+        let kept = allowed(&row);
+        let mass = |tokens: &[usize]| tokens.iter().map(|t| weights[*t]).sum::<f64>() / weights.iter().sum::<f64>();
+        let least = kept.iter().copied().min_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("some are kept");
+        let others: Vec<usize> = kept.iter().copied().filter(|t| *t != least).collect();
+        assert!(mass(&kept) >= 0.8 && mass(&others) < 0.8, "the smallest set");
+        assert!((0..500).filter(|t| !kept.contains(t)).all(|t| logits[t] <= logits[least]), "of the best");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Instant;
 
 use specula_decoding::branches::Outcome;
-use specula_decoding::{LanguageModel, ModelError, Sampling, TokenId};
+use specula_decoding::{LanguageModel, ModelError, NoiseRows, Sampling, TokenId};
 use specula_models::ModelThread;
 
 use crate::drafting::{DraftSequence, Window};
@@ -43,6 +43,8 @@ pub(crate) struct Opening {
     pub(crate) prompt: Vec<TokenId>,
     pub(crate) sampling: Sampling,
     pub(crate) settings: Settings,
+    /// The sequence's, shared with the target's side.
+    pub(crate) noise: NoiseRows,
     pub(crate) wants_q: bool,
     pub(crate) replies: SyncSender<Result<Proposal, ModelError>>,
 }
@@ -150,8 +152,9 @@ fn with<T>(served: &mut HashMap<SequenceId, Served>, id: SequenceId, act: impl F
 impl Served {
     fn open(factory: &ModelFactory, opening: Opening) -> Self {
         let begin = Instant::now();
-        let Opening { prompt, sampling, settings, wants_q, replies } = opening;
-        let sequence = factory().and_then(|model| DraftSequence::new(model, &prompt, &sampling, settings, wants_q));
+        let Opening { prompt, sampling, settings, noise, wants_q, replies } = opening;
+        let sequence =
+            factory().and_then(|model| DraftSequence::new(model, &prompt, &sampling, settings, noise, wants_q));
         Self { sequence, replies, work: vec![(LaneKind::DraftSerial, begin, Instant::now())], told_steps: 0 }
     }
 

@@ -11,7 +11,7 @@
 
 use specula_decoding::branches::{self, Allocation, Outcome, Source};
 use specula_decoding::model::chain_nodes;
-use specula_decoding::{Chain, LanguageModel, ModelError, NewNode, Row, Sampling, TokenId};
+use specula_decoding::{Chain, LanguageModel, ModelError, NewNode, NoiseRows, Row, Sampling, TokenId};
 
 use crate::settings::{LookAhead, Roots, Settings};
 
@@ -78,13 +78,14 @@ impl DraftSequence {
         prompt: &[TokenId],
         sampling: &Sampling,
         settings: Settings,
+        noise: NoiseRows,
         wants_q: bool,
     ) -> Result<Self, ModelError> {
         let fed = &prompt[..prompt.len() - 1];
         model.prefill(fed)?;
         Ok(Self {
             model,
-            chain: Chain::new(sampling.slack(), prompt, Vec::new()),
+            chain: Chain::new(sampling.slack(), prompt, Vec::new()).sharing(noise),
             settings,
             text: prompt.to_vec(),
             slots: fed.iter().map(|token| Slot::known(*token)).collect(),

@@ -178,6 +178,8 @@ impl Sequence {
         let Request { prompt, sampling, settings, mut plugged, logprobs, echo, .. } = request;
         let rules = std::mem::take(&mut plugged.rules);
         let acceptance = plugged.acceptance.take();
+        let exit_chain = Chain::new(sampling.slack(), &prompt, Vec::new());
+        let chain = Chain::new(sampling.clone(), &prompt, rules).sharing(exit_chain.noise().clone());
         let draft = match draft {
             Some(worker) if settings.method.needs_draft() => {
                 let (replies, proposals) = sync_channel(1);
@@ -185,6 +187,7 @@ impl Sequence {
                     prompt: prompt.clone(),
                     sampling: sampling.clone(),
                     settings: settings.clone(),
+                    noise: chain.noise().clone(),
                     wants_q: acceptance.is_some(),
                     replies,
                 };
@@ -207,8 +210,8 @@ impl Sequence {
         Ok(Self {
             id,
             prompt_tokens: prompt.len(),
-            exit_chain: Chain::new(sampling.slack(), &prompt, Vec::new()),
-            chain: Chain::new(sampling, &prompt, rules),
+            exit_chain,
+            chain,
             text: prompt,
             settings,
             model,

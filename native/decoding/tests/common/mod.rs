@@ -6,7 +6,8 @@ use specula_decoding::draw::own_draw;
 use specula_decoding::model::{OnExit, chain_nodes};
 use specula_decoding::verify::verify;
 use specula_decoding::{
-    Chain, LanguageModel, Logits, ModelError, NewNode, Noise, PolicyError, Row, Rule, Sampling, TokenId, TokenTree,
+    Chain, LanguageModel, Logits, ModelError, NewNode, Noise, NoiseRows, PolicyError, Row, Rule, Sampling, TokenId,
+    TokenTree,
 };
 
 /// A language model whose rows depend on the last three tokens of a path, looked up through its cache.
@@ -179,7 +180,8 @@ pub(crate) fn decode(
         let draw = |node: Option<usize>| {
             let i = node.map_or(0, |n| n + 1);
             if wrong == Some(Wrong::KeysNoiseByRound) && !sampling.is_greedy() {
-                let at = Some((Noise::new(sampling.seed, 0), 1000 + round * 100 + paths[i].len() as u32));
+                let noise = NoiseRows::new(Noise::new(sampling.seed, 0));
+                let at = Some((&noise, 1000 + round * 100 + paths[i].len() as u32));
                 return Ok(own_draw(&processed[i], at).expect("no token is forbidden"));
             }
             chain.draw(&processed[i], paths[i].len())

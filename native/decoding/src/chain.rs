@@ -182,6 +182,17 @@ impl Chain {
         draw::ranked(row, self.at(depth), k)
     }
 
+    /// Raw logits of some tokens as the draw `depth` tokens after the committed text would score them, but for penalties
+    /// and cuts: divided by the temperature, with the noise of that position.
+    pub fn perturbed(&self, candidates: &[(TokenId, f32)], depth: usize) -> Vec<(TokenId, f32)> {
+        let noise = self.noise.noise();
+        let score = |&(token, logit): &(TokenId, f32)| match self.sampling.is_greedy() {
+            true => (token, logit),
+            false => (token, logit / self.sampling.temperature + noise.gumbel(self.position(depth), token)),
+        };
+        candidates.iter().map(score).collect()
+    }
+
     /// Moves the state: these tokens are now committed text.
     ///
     /// # Errors

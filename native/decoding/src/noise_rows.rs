@@ -43,6 +43,11 @@ impl NoiseRows {
         Self(Arc::new(Shared { noise, latest: Mutex::default() }))
     }
 
+    /// What the rows are made of.
+    pub(crate) fn noise(&self) -> Noise {
+        self.0.noise
+    }
+
     /// The row at a position (counted from the first prompt token), for `vocab` tokens.
     pub(crate) fn at(&self, position: u32, vocab: usize) -> Arc<NoiseRow> {
         let blocks = vocab.div_ceil(BLOCK);

@@ -38,6 +38,26 @@ impl TokenTree {
         self.tokens.is_empty()
     }
 
+    /// Levels of draft tokens: the length of the longest path.
+    pub fn depth(&self) -> usize {
+        let mut depths: Vec<usize> = Vec::with_capacity(self.len());
+        for parent in &self.parents {
+            depths.push(parent.map_or(1, |p| depths[p] + 1));
+        }
+        depths.into_iter().max().unwrap_or(0)
+    }
+
+    /// The path of first children, as a tree of its own.
+    pub fn first_path(&self) -> Self {
+        let mut tokens = Vec::new();
+        let mut node = None;
+        while let Some(child) = (0..self.len()).find(|&i| self.parents[i] == node) {
+            tokens.push(self.tokens[child]);
+            node = Some(child);
+        }
+        Self::chain(&tokens)
+    }
+
     /// The token at a node.
     pub fn token(&self, node: usize) -> TokenId {
         self.tokens[node]
@@ -77,5 +97,22 @@ impl TokenTree {
     pub fn as_chain(&self) -> Option<&[TokenId]> {
         let is_chain = self.parents.iter().enumerate().all(|(i, p)| *p == i.checked_sub(1));
         is_chain.then_some(&self.tokens[..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_and_first_path() {
+        let mut tree = TokenTree::default();
+        assert_eq!((tree.depth(), tree.first_path()), (0, TokenTree::default()));
+        let a = tree.push(1, None);
+        tree.push(2, None);
+        let c = tree.push(3, Some(a));
+        tree.push(4, Some(a));
+        tree.push(5, Some(c));
+        assert_eq!((tree.depth(), tree.first_path()), (3, TokenTree::chain(&[1, 3, 5])));
     }
 }

@@ -16,6 +16,7 @@ async fn a_question_is_answered_as_by_the_api() {
     let server = Server::shared();
     let browser = connected(&server).await;
     settings(&browser, "7", "0.7", "48").await;
+    browser.choose("#method", "mirror").await;
     let asked = questions(2);
     let first = ask(&browser, &asked[0], 1).await;
     let mut history = vec![said("user", &asked[0])];

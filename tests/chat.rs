@@ -67,7 +67,12 @@ async fn the_report_says_what_was_done() {
     let server = Server::shared();
     let answer = server.whole(CHAT, &question(1)).await;
     let report = &answer.report;
-    assert_eq!((report.settings.method.as_str(), report.seed), ("mirror", 41), "mirror is the default");
+    assert_eq!((report.settings.method.as_str(), report.seed), ("auto", 41), "auto is the default");
+    assert_eq!(report.chosen.values().sum::<u64>(), report.rounds, "every round was some method's: {report:?}");
+    let mirrored = server.whole(CHAT, &with(&question(1), json!({"speculation": {"method": "mirror"}}))).await;
+    assert_eq!(mirrored.text, answer.text);
+    let (answer, report) = (&mirrored, &mirrored.report);
+    assert!(report.settings.method == "mirror" && report.chosen.is_empty());
     assert_eq!(answer.finish_reason, "length", "an end token could be an accepted one, which none follows");
     assert_eq!(report.rounds + report.accepted, answer.tokens(), "a round adds one token to those accepted");
     assert!(report.hits > 0, "the mirror hits at times: {report:?}");
@@ -77,7 +82,7 @@ async fn the_report_says_what_was_done() {
     let plain = server.whole(CHAT, &with(&question(1), json!({"speculation": {"method": "none"}}))).await;
     assert_eq!(
         (plain.text, plain.report.rounds, plain.report.drafted),
-        (answer.text, answer.usage.expect("usage").completion_tokens, 0)
+        (answer.text.clone(), answer.usage.as_ref().expect("usage").completion_tokens, 0)
     );
 }
 
@@ -106,7 +111,7 @@ async fn a_socket_tells_rounds_as_they_come() {
     let mut socket = server.socket().await;
     socket.generate("a", &question(0)).await;
     let first = socket.next().await;
-    assert!(matches!(&first, ServerFrame::Started { id, seed: 40, method, .. } if id == "a" && method == "mirror"));
+    assert!(matches!(&first, ServerFrame::Started { id, seed: 40, method, .. } if id == "a" && method == "auto"));
     let (mut rounds, mut tokens) = (0, 0);
     let (usage, report) = loop {
         match socket.next().await {

@@ -55,7 +55,7 @@ async fn requests_are_found_by_their_id_and_texts_not_at_all() {
     for id in ["my-own.id_7", &given] {
         let generated = of(&lines, id, "generated");
         let [line] = generated.as_slice() else { panic!("one generation: {generated:?}") };
-        assert_eq!((&line["completion_tokens"], &line["method"]), (&json!(4), &json!("mirror")));
+        assert_eq!((&line["completion_tokens"], &line["method"]), (&json!(4), &json!("auto")));
         let answered = of(&lines, id, "answered");
         assert_eq!((answered.len(), &answered[0]["status"], &answered[0]["route"]), (1, &json!(200), &json!(CHAT)));
     }

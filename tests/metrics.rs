@@ -96,7 +96,7 @@ async fn the_model_says_what_it_can_do() {
     let [card] = list.data.as_slice() else { panic!("one model is served: {list:?}") };
     assert_eq!((card.context_length, card.vocab_size, card.layers, card.max_window), (1024, 4096, 8, 16));
     assert!(card.row_invariant && card.draft.is_some());
-    assert_eq!((card.methods.as_slice(), card.default_method.as_str()), (&METHODS.map(str::to_owned)[..], "mirror"));
+    assert_eq!((card.methods.as_slice(), card.default_method.as_str()), (&METHODS.map(str::to_owned)[..], "auto"));
     // The defaults are those in force when nothing is asked for.
     for (method, defaults) in card.methods.iter().zip(&card.defaults) {
         let request = with(&question(0), json!({"speculation": {"method": method}, "max_tokens": 1, "model": card.id}));

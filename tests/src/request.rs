@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// All methods on offer.
-pub const METHODS: [&str; 4] = ["none", "sps", "lookup", "mirror"];
+pub const METHODS: [&str; 7] = ["auto", "none", "sps", "lookup", "recycling", "ssd", "mirror"];
 
 #[derive(Deserialize)]
 struct Prompt {

@@ -141,9 +141,12 @@ impl Control {
 
 fn method_label(name: &str) -> &str {
     match name {
+        "auto" => "auto: whatever is fastest",
         "none" => "none: the target alone",
         "sps" => "sps: draft, then verify",
         "lookup" => "lookup: drafts from the text itself",
+        "recycling" => "recycling: drafts from what the target said before",
+        "ssd" => "ssd: the draft works ahead of the target",
         "mirror" => "mirror: draft and target at once",
         other => other,
     }

@@ -171,10 +171,14 @@ impl Settings {
         }
         if method == "mirror" {
             speculation.exit_layer = self.number(Field::ExitLayer, 1, limits.last_exit_layer)?;
-            speculation.exit_top = self.number(Field::ExitTop, 1, 32)?;
-            speculation.branch_budget = self.number(Field::BranchBudget, 1, 64)?;
             speculation.roots = text(Field::Roots);
+        }
+        if ["mirror", "ssd"].contains(&method) {
+            speculation.exit_top = self.number(Field::ExitTop, 1, 32)?;
             speculation.allocation = text(Field::Allocation);
+        }
+        if ["mirror", "ssd", "recycling"].contains(&method) {
+            speculation.branch_budget = self.number(Field::BranchBudget, 1, 64)?;
         }
         Ok(speculation)
     }

@@ -128,6 +128,19 @@ pub(crate) fn settings(spec: &SettingsSpec, deterministic: bool, facts: &ModelFa
         None => facts.default_method,
         Some(name) => Method::from_name(name).ok_or_else(|| unknown_name("method", name, &method_names(facts)))?,
     };
+    // Rollouts that do not depend on timing need a method that does not.
+    let method = match method {
+        Method::Auto if deterministic && spec.method.is_some() => return Err(RequestError {
+            field: "speculation.method".into(),
+            code: "not_deterministic",
+            message:
+                "`speculation.method`: `auto` chooses by what it measures, which `deterministic` forbids; name a method"
+                    .into(),
+        }),
+        Method::Auto if deterministic && facts.draft.is_some() => Method::Mirror,
+        Method::Auto if deterministic => Method::Lookup,
+        method => method,
+    };
     let Some(defaults) = facts.methods.iter().find(|s| s.method == method) else {
         return Err(unknown_name("method", method.name(), &method_names(facts)));
     };
@@ -136,6 +149,16 @@ pub(crate) fn settings(spec: &SettingsSpec, deterministic: bool, facts: &ModelFa
         Some(v) if (low..=high).contains(&v) => Ok(v as usize),
         Some(v) => Err(out_of_bounds(&format!("speculation.{field}"), &format!("{low}..={high}"), v)),
     };
+    if let Some(field) = foreign_setting(method, spec) {
+        return Err(RequestError {
+            field: format!("speculation.{field}"),
+            code: "unused_setting",
+            message: format!(
+                "`speculation.{field}` has no meaning for the method `{}`; leave it out, or name a method that has it",
+                method.name()
+            ),
+        });
+    }
     let roots = match &spec.roots {
         None => defaults.roots,
         Some(name) => Roots::from_name(name).ok_or_else(|| unknown_name("roots", name, "draft, exit, both"))?,
@@ -165,6 +188,22 @@ pub(crate) fn settings(spec: &SettingsSpec, deterministic: bool, facts: &ModelFa
         look_ahead,
         deterministic,
     })
+}
+
+/// A setting that was given although the method has no use for it. `none` is a window of 0, whatever else was asked.
+fn foreign_setting(method: Method, spec: &SettingsSpec) -> Option<&'static str> {
+    let (drafts, rolls_out) = (method.needs_draft(), method.rolls_out());
+    let exits = method == Method::Mirror;
+    let given = [
+        ("exit_layer", spec.exit_layer.is_some() && !exits),
+        ("exit_top", spec.exit_top.is_some() && !rolls_out),
+        ("branch_budget", spec.branch_budget.is_some() && !rolls_out && method != Method::Recycling),
+        ("roots", spec.roots.is_some() && !exits),
+        ("allocation", spec.allocation.is_some() && !rolls_out),
+        ("streams", spec.streams.is_some() && !drafts),
+        ("look_ahead", spec.look_ahead.is_some() && !drafts),
+    ];
+    given.into_iter().find(|(_, foreign)| *foreign && method != Method::None).map(|(field, _)| field)
 }
 
 fn method_names(facts: &ModelFacts) -> String {
@@ -222,7 +261,8 @@ mod tests {
             row_invariant: true,
             draft: None,
             draft_streams: 0,
-            methods: vec![settings(Method::None), settings(Method::Lookup)],
+            draft_refused: None,
+            methods: vec![settings(Method::None), settings(Method::Lookup), settings(Method::Recycling)],
             default_method: Method::Lookup,
             max_window: 16,
         }
@@ -262,6 +302,16 @@ mod tests {
         let asked = SettingsSpec { window: Some(17), ..SettingsSpec::default() };
         assert_eq!(settings(&asked, false, &facts()).expect_err("window").field, "speculation.window");
         assert_eq!(settings(&SettingsSpec::default(), false, &facts()).expect("defaults").method, Method::Lookup);
+        let asked = SettingsSpec { exit_layer: Some(3), ..SettingsSpec::default() };
+        let error = settings(&asked, false, &facts()).expect_err("look-up has no exit");
+        assert_eq!((error.field.as_str(), error.code), ("speculation.exit_layer", "unused_setting"));
+        let nodes = |method: &str| SettingsSpec {
+            method: Some(method.into()),
+            branch_budget: Some(9),
+            ..SettingsSpec::default()
+        };
+        assert_eq!(settings(&nodes("recycling"), false, &facts()).expect("nodes").branch_budget, 9);
+        assert!(settings(&nodes("none"), false, &facts()).is_ok(), "a window of 0 whatever was asked");
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Microseconds with their fractions, for what is averaged.
+pub(crate) fn exact_micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
 /// Time that `work` spent inside `from..to`.
 pub(crate) fn overlap(work: &[(LaneKind, Instant, Instant)], from: Instant, to: Instant) -> Duration {
     work.iter().map(|(_, begin, end)| (*end).min(to).saturating_duration_since((*begin).max(from))).sum()

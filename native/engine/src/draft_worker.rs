@@ -7,12 +7,15 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Instant;
 
 use specula_decoding::branches::Outcome;
-use specula_decoding::{LanguageModel, ModelError, NoiseRows, Sampling, TokenId};
+use specula_decoding::{LanguageModel, ModelError, TokenId};
 use specula_models::ModelThread;
 
-use crate::drafting::{DraftSequence, Window};
+use crate::by_rows::ByRows;
+use crate::calibration::draft_costs;
+use crate::clock::exact_micros;
+use crate::drafting::{DraftSequence, Opening, Overlap, Stopwatch, Window};
 use crate::event::LaneKind;
-use crate::settings::Settings;
+use crate::worth::Worth;
 
 /// Makes the model of a new sequence.
 pub(crate) type ModelFactory = Arc<dyn Fn() -> Result<Box<dyn LanguageModel>, ModelError> + Send + Sync>;
@@ -24,29 +27,40 @@ pub(crate) type SequenceId = u64;
 const QUEUE: usize = 256;
 
 pub(crate) enum ToDraft {
+    /// Time the model's steps and tell; before the first sequence.
+    Measure(SyncSender<Result<ByRows, ModelError>>),
+    /// Answer at once.
+    Ping(SyncSender<()>),
     /// Prefill a new sequence.
-    Open { id: SequenceId, opening: Box<Opening> },
+    Open { id: SequenceId, opening: Box<Opening>, replies: SyncSender<Result<Proposal, ModelError>> },
     /// Draft serially and reply.
-    Draft { id: SequenceId, window: usize },
-    /// The target began to verify the first `window` tokens of the window.
-    PassBegan { id: SequenceId, window: usize },
+    Draft { id: SequenceId, wanted: Wanted },
+    /// The target began to verify a window.
+    PassBegan { id: SequenceId, window: Vec<TokenId>, overlap: Option<Overlap> },
     /// The early exit's candidates of every row.
     Exit { id: SequenceId, rows: Vec<Vec<(TokenId, f32)>> },
-    /// The round's outcome. With `window`, reply with the next window: rolled out, else drafted serially.
-    Verdict { id: SequenceId, accepted: usize, next: TokenId, window: Option<usize> },
+    /// What a round committed. With `next`, reply with the next window if it was rolled out, else as `on_miss` says.
+    Verdict { id: SequenceId, committed: Vec<TokenId>, next: Option<(Wanted, OnMiss)> },
     /// The sequence ended.
     Close { id: SequenceId },
 }
 
-/// What a new sequence brings.
-pub(crate) struct Opening {
-    pub(crate) prompt: Vec<TokenId>,
-    pub(crate) sampling: Sampling,
-    pub(crate) settings: Settings,
-    /// The sequence's, shared with the target's side.
-    pub(crate) noise: NoiseRows,
-    pub(crate) wants_q: bool,
-    pub(crate) replies: SyncSender<Result<Proposal, ModelError>>,
+/// A window that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Most tokens.
+    pub(crate) window: usize,
+    /// Which of them are worth drafting serially.
+    pub(crate) worth: Worth,
+}
+
+/// What becomes of a round whose outcome was not rolled out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnMiss {
+    /// Draft serially.
+    Draft,
+    /// Say so at once: the target has something better.
+    Tell,
 }
 
 /// The next window and what it took.
@@ -59,6 +73,8 @@ pub(crate) struct Proposal {
     pub(crate) steps: u64,
     /// Branches begun during the last pass.
     pub(crate) expanded: u64,
+    /// What a step over one token takes, microseconds.
+    pub(crate) step_us: f64,
     /// What the draft did since the last proposal.
     pub(crate) work: Vec<(LaneKind, Instant, Instant)>,
 }
@@ -72,8 +88,29 @@ pub(crate) struct DraftWorker {
 impl DraftWorker {
     pub(crate) fn spawn(factory: ModelFactory, core: Option<usize>) -> Result<(Self, ModelThread), String> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let thread = ModelThread::spawn("draft", core, move || run(&factory, &receiver))?;
+        let thread = ModelThread::spawn("draft", core, move || run(factory, &receiver))?;
         Ok((Self { sender }, thread))
+    }
+
+    /// What steps cost by rows, microseconds.
+    pub(crate) fn measure(&self) -> Result<ByRows, ModelError> {
+        let (tell, told) = sync_channel(1);
+        self.send(ToDraft::Measure(tell))?;
+        told.recv().map_err(|_| gone())?
+    }
+
+    /// What asking and getting an answer takes, microseconds: the middle one of several times.
+    pub(crate) fn rendezvous_us(&self) -> Result<f64, ModelError> {
+        let (tell, told) = sync_channel(1);
+        let mut times = Vec::new();
+        for _ in 0..15 {
+            let begin = Instant::now();
+            self.send(ToDraft::Ping(tell.clone()))?;
+            told.recv().map_err(|_| gone())?;
+            times.push(exact_micros(begin.elapsed()));
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
     }
 
     /// Hands a message over; fails only if the thread is gone.
@@ -95,67 +132,102 @@ struct Served {
     told_steps: u64,
 }
 
-fn run(factory: &ModelFactory, messages: &Receiver<ToDraft>) {
-    let mut served: HashMap<SequenceId, Served> = HashMap::new();
-    // The sequence whose pass is running: there is one target, so there is at most one.
-    let mut passing: Option<SequenceId> = None;
+fn run(factory: ModelFactory, messages: &Receiver<ToDraft>) {
+    let begin = Instant::now();
+    let mut desk = Desk::new(factory, Stopwatch::new(move || exact_micros(begin.elapsed())));
     loop {
-        let busy = passing.and_then(|id| served.get_mut(&id)).filter(|s| s.has_work());
-        let message = match busy {
-            None => messages.recv().map_err(|_| TryRecvError::Disconnected),
-            Some(sequence) => match messages.try_recv() {
-                Err(TryRecvError::Empty) => {
-                    sequence.attempt(LaneKind::DraftRollout, DraftSequence::roll_out);
-                    continue;
-                }
-                other => other,
-            },
-        };
-        let Ok(message) = message else { return };
+        let message = if desk.has_work() { messages.try_recv() } else { messages.recv().map_err(TryRecvError::from) };
         match message {
-            ToDraft::Open { id, opening } => {
-                served.insert(id, Served::open(factory, *opening));
-            }
-            ToDraft::Close { id } => {
-                served.remove(&id);
-            }
-            ToDraft::Draft { id, window } => {
-                with(&mut served, id, |s| s.reply(window, None, 0));
-            }
-            ToDraft::PassBegan { id, window } => {
-                passing = Some(id);
-                with(&mut served, id, |s| {
-                    s.attempt(LaneKind::DraftRollout, |d| {
-                        d.begin_pass(window);
-                        Ok(())
-                    })
-                });
-            }
-            ToDraft::Exit { id, rows } => {
-                with(&mut served, id, |s| s.attempt(LaneKind::DraftRollout, |d| d.exit(&rows)));
-            }
-            ToDraft::Verdict { id, accepted, next, window } => {
-                passing = None;
-                with(&mut served, id, |s| s.verdict(accepted, next, window));
-            }
+            Ok(message) => desk.take(message),
+            Err(TryRecvError::Empty) => desk.step(),
+            Err(TryRecvError::Disconnected) => return,
         }
     }
 }
 
-fn with<T>(served: &mut HashMap<SequenceId, Served>, id: SequenceId, act: impl FnOnce(&mut Served) -> T) {
-    // Messages may cross a `Close`.
-    if let Some(sequence) = served.get_mut(&id) {
-        act(sequence);
+/// The sequences on the draft's side. Messages go before rollouts: what a verdict makes useless is not begun.
+struct Desk {
+    factory: ModelFactory,
+    served: HashMap<SequenceId, Served>,
+    stopwatch: Stopwatch,
+    /// The sequence whose pass is running: there is one target, so there is at most one.
+    passing: Option<SequenceId>,
+}
+
+impl Desk {
+    fn new(factory: ModelFactory, stopwatch: Stopwatch) -> Self {
+        Self { factory, served: HashMap::new(), stopwatch, passing: None }
+    }
+
+    /// Whether there is something to roll out.
+    fn has_work(&self) -> bool {
+        self.passing.and_then(|id| self.served.get(&id)).is_some_and(Served::has_work)
+    }
+
+    /// One step of the rollouts.
+    fn step(&mut self) {
+        if let Some(id) = self.passing {
+            self.with(id, |s| s.attempt(LaneKind::DraftRollout, DraftSequence::roll_out));
+        }
+    }
+
+    fn take(&mut self, message: ToDraft) {
+        match message {
+            ToDraft::Measure(tell) => {
+                let measured = (self.factory)().and_then(|mut model| draft_costs(&mut *model));
+                if let Ok(measured) = &measured {
+                    self.stopwatch.set(measured.clone());
+                }
+                // Who asked may be gone.
+                let _ = tell.send(measured);
+            }
+            ToDraft::Ping(tell) => {
+                let _ = tell.send(());
+            }
+            ToDraft::Open { id, opening, replies } => {
+                let served = Served::open(&self.factory, *opening, self.stopwatch.clone(), replies);
+                self.served.insert(id, served);
+            }
+            ToDraft::Close { id } => {
+                self.served.remove(&id);
+            }
+            ToDraft::Draft { id, wanted } => self.with(id, |s| s.reply(wanted, None, 0)),
+            ToDraft::PassBegan { id, window, overlap } => {
+                self.passing = Some(id);
+                self.with(id, |s| s.attempt(LaneKind::DraftRollout, |d| d.begin_pass(window, overlap)));
+            }
+            ToDraft::Exit { id, rows } => {
+                self.with(id, |s| s.attempt(LaneKind::DraftRollout, |d| d.exit(&rows)));
+            }
+            ToDraft::Verdict { id, committed, next } => {
+                self.passing = None;
+                self.with(id, |s| s.verdict(&committed, next));
+            }
+        }
+    }
+
+    fn with<T>(&mut self, id: SequenceId, act: impl FnOnce(&mut Served) -> T) {
+        // Messages may cross a `Close`.
+        if let Some(sequence) = self.served.get_mut(&id) {
+            act(sequence);
+        }
     }
 }
 
 impl Served {
-    fn open(factory: &ModelFactory, opening: Opening) -> Self {
+    fn open(
+        factory: &ModelFactory,
+        opening: Opening,
+        stopwatch: Stopwatch,
+        replies: SyncSender<Result<Proposal, ModelError>>,
+    ) -> Self {
         let begin = Instant::now();
-        let Opening { prompt, sampling, settings, noise, wants_q, replies } = opening;
-        let sequence =
-            factory().and_then(|model| DraftSequence::new(model, &prompt, &sampling, settings, noise, wants_q));
+        let sequence = factory().and_then(|model| DraftSequence::new(model, opening, stopwatch));
         Self { sequence, replies, work: vec![(LaneKind::DraftSerial, begin, Instant::now())], told_steps: 0 }
+    }
+
+    fn steps(&self) -> u64 {
+        self.sequence.as_ref().map_or(0, DraftSequence::steps)
     }
 
     fn has_work(&self) -> bool {
@@ -180,38 +252,45 @@ impl Served {
         }
     }
 
-    fn verdict(&mut self, accepted: usize, next: TokenId, window: Option<usize>) {
+    fn verdict(&mut self, committed: &[TokenId], next: Option<(Wanted, OnMiss)>) {
         // Without a rollout the verdict is part of serial drafting.
-        let kind = if window.is_some() { LaneKind::DraftRollout } else { LaneKind::DraftSerial };
+        let kind = if next.is_some() { LaneKind::DraftRollout } else { LaneKind::DraftSerial };
         let settled = self.attempt(kind, |d| {
             while d.awaits_rollouts() {
                 d.roll_out()?;
             }
             let expanded = d.expanded();
-            Ok((d.commit(accepted, next)?, expanded))
+            Ok((d.commit(committed)?, expanded))
         });
-        if let Some(window) = window {
+        if let Some((wanted, on_miss)) = next {
             let (hit, expanded) = settled.unwrap_or_default();
-            self.reply(window, hit, expanded);
+            let missed = hit.is_none() && on_miss == OnMiss::Tell;
+            self.reply(Wanted { window: if missed { 0 } else { wanted.window }, ..wanted }, hit, expanded);
         }
     }
 
-    /// Sends the window: what a hit left, else `len` tokens drafted now.
-    fn reply(&mut self, len: usize, hit: Option<Outcome>, expanded: u64) {
-        let window = match hit {
-            // A branch that was cut short is a short window: drafting on would make the target wait.
-            Some(_) => self.attempt(LaneKind::DraftRollout, |d| Ok(d.window_of(len))),
-            None => self.attempt(LaneKind::DraftSerial, |d| d.draft(len)),
-        };
+    /// Sends the window: what a hit left, and what is worth drafting now.
+    fn reply(&mut self, wanted: Wanted, hit: Option<Outcome>, expanded: u64) {
+        let before = self.steps();
+        let window = self.attempt(LaneKind::DraftSerial, |d| d.draft(wanted.window, &wanted.worth));
+        if window.is_some() && self.steps() == before {
+            // Nothing was drafted: there is no work to tell of.
+            self.work.pop();
+        }
         let work = std::mem::take(&mut self.work);
-        let steps = self.sequence.as_ref().map_or(0, DraftSequence::steps);
-        let steps = steps - std::mem::replace(&mut self.told_steps, steps);
+        let steps = self.steps();
+        let steps = steps.saturating_sub(std::mem::replace(&mut self.told_steps, steps));
         let proposal = match (window, &self.sequence) {
-            (Some(window), _) => Ok(Proposal { window, hit, steps, expanded, work }),
-            (None, Err(error)) => Err(error.clone()),
+            (Some(window), Ok(sequence)) => {
+                Ok(Proposal { window, hit, steps, expanded, step_us: sequence.step_us(), work })
+            }
+            (_, Err(error)) => Err(error.clone()),
             (None, Ok(_)) => Err(gone()),
         };
         // The asker may have gone; its `Close` follows.
         let _ = self.replies.try_send(proposal);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,62 @@
 //! step, and re-read there by the main stream. With [`LookAhead::Correct`] what the main stream reads otherwise is cut off,
 //! so that the window is the one that a draft without streams finds.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use specula_decoding::branches::{self, Allocation, Outcome, Source};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{Chain, LanguageModel, ModelError, NewNode, NoiseRows, Row, Sampling, TokenId};
 
+use crate::by_rows::ByRows;
+use crate::clock::exact_micros;
 use crate::settings::{LookAhead, Roots, Settings};
+use crate::worth::Worth;
+
+/// What steps of the draft cost, by its device's clock: one for all sequences of its thread.
+#[derive(Clone)]
+pub(crate) struct Stopwatch {
+    costs: Rc<RefCell<ByRows>>,
+    /// Microseconds since some beginning.
+    now: Rc<dyn Fn() -> f64>,
+}
+
+impl Stopwatch {
+    pub(crate) fn new(now: impl Fn() -> f64 + 'static) -> Self {
+        Self { costs: Rc::default(), now: Rc::new(now) }
+    }
+
+    /// Takes in what was measured elsewhere.
+    pub(crate) fn set(&self, costs: ByRows) {
+        *self.costs.borrow_mut() = costs;
+    }
+
+    /// A step over so many rows.
+    fn time<T>(&self, rows: usize, step: impl FnOnce() -> T) -> T {
+        let begin = (self.now)();
+        let done = step();
+        self.costs.borrow_mut().learn(rows, (self.now)() - begin);
+        done
+    }
+
+    /// What a step over one token takes, microseconds; 0 before the first.
+    fn step_us(&self) -> f64 {
+        self.costs.borrow().at(1).unwrap_or(0.0)
+    }
+
+    /// Most rows, up to `most`, of a step that takes no longer; `None` before the first.
+    fn within(&self, micros: f64, most: usize) -> Option<usize> {
+        self.costs.borrow().within(micros, most)
+    }
+}
+
+/// What rollouts have time for: the whole pass, and what is left of it once the exit's message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overlap {
+    pub(crate) pass: Duration,
+    pub(crate) suffix: Duration,
+}
 
 /// The draft's state for one sequence.
 pub(crate) struct DraftSequence {
@@ -25,8 +76,11 @@ pub(crate) struct DraftSequence {
     text: Vec<TokenId>,
     /// What each slot of the cache holds.
     slots: Vec<Slot>,
-    /// Draft tokens under verification.
-    verifying: usize,
+    /// Draft tokens under verification, the draft's own or another's; `None` between passes.
+    verifying: Option<Vec<TokenId>>,
+    /// Until when rollouts are of use; `None` if nobody knows.
+    overlap: Option<Overlap>,
+    stopwatch: Stopwatch,
     branches: Vec<Branch>,
     /// Outcomes guessed by the draft's own rows, once they are known.
     own_outcomes: Option<Vec<Outcome>>,
@@ -57,6 +111,20 @@ impl Slot {
     }
 }
 
+/// What a new sequence brings.
+pub(crate) struct Opening {
+    /// Prompt and committed text.
+    pub(crate) text: Vec<TokenId>,
+    /// How much of it is the prompt.
+    pub(crate) prompt: usize,
+    pub(crate) sampling: Sampling,
+    pub(crate) settings: Settings,
+    /// The sequence's, shared with the target's side.
+    pub(crate) noise: NoiseRows,
+    /// Whether a policy asks for the draft's log-probabilities.
+    pub(crate) wants_q: bool,
+}
+
 struct Branch {
     outcome: Outcome,
     /// Slots fed so far: the outcome's next token, then the branch's guesses.
@@ -72,24 +140,27 @@ pub(crate) struct Window {
 }
 
 impl DraftSequence {
-    /// Prefills all of the prompt but its last token.
+    /// Prefills all of the text but its last token.
     pub(crate) fn new(
         mut model: Box<dyn LanguageModel>,
-        prompt: &[TokenId],
-        sampling: &Sampling,
-        settings: Settings,
-        noise: NoiseRows,
-        wants_q: bool,
+        opening: Opening,
+        stopwatch: Stopwatch,
     ) -> Result<Self, ModelError> {
-        let fed = &prompt[..prompt.len() - 1];
+        let Opening { text, prompt, sampling, settings, noise, wants_q } = opening;
+        let fed = &text[..text.len() - 1];
         model.prefill(fed)?;
+        let mut chain = Chain::new(sampling.slack(), &text[..prompt], Vec::new()).sharing(noise);
+        // No plugin sits in the draft's chain, so committing cannot fail.
+        let _ = chain.commit(&text[prompt..]);
         Ok(Self {
             model,
-            chain: Chain::new(sampling.slack(), prompt, Vec::new()).sharing(noise),
+            chain,
             settings,
-            text: prompt.to_vec(),
             slots: fed.iter().map(|token| Slot::known(*token)).collect(),
-            verifying: 0,
+            text,
+            verifying: None,
+            overlap: None,
+            stopwatch,
             branches: Vec::new(),
             own_outcomes: None,
             exit_arrived: false,
@@ -99,14 +170,18 @@ impl DraftSequence {
         })
     }
 
-    /// Drafts serially until the window has `len` tokens; tokens that are there already cost nothing.
-    pub(crate) fn draft(&mut self, len: usize) -> Result<Window, ModelError> {
-        self.catch_up(len.saturating_sub(1))?;
+    /// Drafts serially until the window has `len` tokens, or another is not worth its time; tokens that are there already
+    /// cost nothing.
+    pub(crate) fn draft(&mut self, len: usize, worth: &Worth) -> Result<Window, ModelError> {
+        if len > 0 {
+            self.catch_up(len - 1)?;
+        }
         loop {
-            let fed = self.model.linear() - self.text.len();
-            if self.window().tokens.len() >= len {
+            let known = self.window().tokens.len();
+            if known >= len || !worth.another(known, self.step_us()) {
                 break;
             }
+            let fed = self.model.linear() - self.text.len();
             let last = self.model.linear() - 1;
             let next = self.guessed_after(last, len - fed - 1);
             if next.is_empty() {
@@ -119,25 +194,36 @@ impl DraftSequence {
         Ok(self.window_of(len))
     }
 
-    /// The target began to verify the first `len` tokens of the window.
-    pub(crate) fn begin_pass(&mut self, len: usize) {
-        self.verifying = len;
+    /// The target began to verify a window. One that is not the draft's own is read by the draft before it rolls out.
+    pub(crate) fn begin_pass(&mut self, window: Vec<TokenId>, overlap: Option<Overlap>) -> Result<(), ModelError> {
+        let fed = self.text.len() + self.agreeing_with(&window);
+        if fed < self.slots.len() {
+            self.model.keep(fed, &[])?;
+            self.slots.truncate(fed);
+        }
+        self.verifying = Some(window);
+        self.overlap = overlap.filter(|_| !self.settings.deterministic);
         self.branches.clear();
         self.own_outcomes = None;
         self.exit_arrived = self.settings.roots == Roots::Draft;
         self.expanded = 0;
+        Ok(())
     }
 
     /// The early exit's candidates of every row: re-orders the branches.
     pub(crate) fn exit(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Result<(), ModelError> {
+        if self.verifying.is_none() {
+            // The pass that it looked into is over.
+            return Ok(());
+        }
         // Deterministic rollouts are chosen from both sources, whichever came first.
         while self.settings.deterministic && (self.lacks_root() || self.roots_unknown()) {
             self.roll_out()?;
         }
-        let tokens = self.verified_tokens();
-        let theirs = branches::outcomes(&tokens, rows, Source::Exit, self.choice());
+        let choice = self.choice(self.overlap.map(|overlap| overlap.suffix));
+        let theirs = branches::outcomes(self.verified(), rows, Source::Exit, choice);
         let ours = self.own_outcomes.as_deref().unwrap_or_default();
-        let chosen = branches::merge(ours, &theirs, self.settings.branch_budget);
+        let chosen = branches::merge(ours, &theirs, choice.2);
         self.exit_arrived = true;
         self.choose(chosen);
         Ok(())
@@ -145,7 +231,8 @@ impl DraftSequence {
 
     /// Whether [`DraftSequence::roll_out`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
-        self.verifying > 0 && (self.lacks_root() || self.roots_unknown() || self.branches.iter().any(|b| self.grows(b)))
+        self.verifying.is_some()
+            && (self.lacks_root() || self.roots_unknown() || self.branches.iter().any(|b| self.grows(b)))
     }
 
     /// Whether the verdict must wait: with `deterministic`, until every rollout has its full length.
@@ -156,14 +243,14 @@ impl DraftSequence {
     /// One draft step: first the window's last token, then every branch by one token, as one tree pass.
     pub(crate) fn roll_out(&mut self) -> Result<(), ModelError> {
         if self.lacks_root() {
-            self.catch_up(0)?;
-            let fed = self.model.linear() - self.text.len();
-            let rest = chain_nodes(&self.verified_tokens()[fed..], self.model.linear());
-            self.feed(&rest, &[], 0)?;
+            let fed = self.slots.len();
+            let path = [self.text.as_slice(), self.verified()].concat();
+            self.feed(&chain_nodes(&path[fed..], fed), &[], 0)?;
         }
         if self.roots_unknown() {
             let own = self.own_rows();
-            let ours = branches::outcomes(&self.verified_tokens(), &own, Source::Draft, self.choice());
+            let choice = self.choice(self.overlap.map(|overlap| overlap.pass));
+            let ours = branches::outcomes(self.verified(), &own, Source::Draft, choice);
             self.own_outcomes = Some(ours.clone());
             self.choose(ours);
             return Ok(());
@@ -193,28 +280,36 @@ impl DraftSequence {
         Ok(())
     }
 
-    /// The round's outcome: cuts the cache back to it. A branch that was rolled out for it becomes the next window and
-    /// is returned; `None` is a miss.
-    pub(crate) fn commit(&mut self, accepted: usize, next: TokenId) -> Result<Option<Outcome>, ModelError> {
-        let anchor_end = self.text.len();
-        let mut committed = self.window().tokens;
-        committed.truncate(accepted);
-        committed.push(next);
-        let hit = self.branches.iter().position(|b| {
-            (b.outcome.accepted, b.outcome.next) == (accepted, next) && !b.path.is_empty() && self.verifying > 0
-        });
+    /// The round's outcome, the tokens committed: cuts the cache back to them. A branch that was rolled out for it becomes
+    /// the next window and is returned; `None` is a miss.
+    pub(crate) fn commit(&mut self, committed: &[TokenId]) -> Result<Option<Outcome>, ModelError> {
+        let accepted = committed.len() - 1;
+        let came_true = |b: &Branch| (b.outcome.accepted, b.outcome.next) == (accepted, committed[accepted]);
+        let hit = self.branches.iter().position(|b| came_true(b) && !b.path.is_empty());
         let hit = hit.map(|b| self.branches.swap_remove(b));
         let path = hit.as_ref().map_or(&[][..], |b| &b.path);
-        let from = (anchor_end + accepted).min(self.model.linear());
+        let agreeing = if hit.is_some() { accepted } else { self.agreeing_with(committed) };
+        let from = (self.text.len() + agreeing).min(self.model.linear());
         self.model.keep(from, path)?;
         self.keep_slots(from, path);
-        self.text.extend_from_slice(&committed);
+        self.text.extend_from_slice(committed);
         // No plugin sits in the draft's chain, so committing cannot fail.
-        let _ = self.chain.commit(&committed);
+        let _ = self.chain.commit(committed);
         self.branches.clear();
-        self.verifying = 0;
+        self.verifying = None;
         self.check_cache()?;
         Ok(hit.map(|b| b.outcome))
+    }
+
+    /// Of tokens that follow the committed text, how many the cache's path holds.
+    fn agreeing_with(&self, tokens: &[TokenId]) -> usize {
+        let fed = self.slots[..self.model.linear()].iter().skip(self.text.len());
+        fed.zip(tokens).take_while(|(slot, token)| slot.fed.token == **token).count()
+    }
+
+    /// What a step over one token takes, microseconds.
+    pub(crate) fn step_us(&self) -> f64 {
+        self.stopwatch.step_us()
     }
 
     /// The window as far as it is known, cut to `len`.
@@ -273,7 +368,10 @@ impl DraftSequence {
         let longest = tips.iter().filter_map(|tip| paths[*tip].as_ref()).map(Vec::len).max().unwrap_or(0);
         let room = self.model.context_length().saturating_sub(self.text.len() + longest);
         let streams = self.settings.streams.min(ahead).min(room);
-        let rows = self.model.look_ahead(nodes, if streams > 0 { tips } else { &[] }, streams)?;
+        let tips_ahead = if streams > 0 { tips } else { &[] };
+        let model = &mut self.model;
+        let rows = nodes.len() + tips_ahead.len() * streams;
+        let rows = self.stopwatch.time(rows, || model.look_ahead(nodes, tips_ahead, streams))?;
         for (i, node) in nodes.iter().enumerate() {
             let mut slot = Slot::known(node.token);
             // Committed tokens before the last have no row of interest.
@@ -394,13 +492,13 @@ impl DraftSequence {
         Window { tokens: guesses.iter().map(|guess| guess.token).collect(), log_q }
     }
 
-    fn verified_tokens(&self) -> Vec<TokenId> {
-        self.window_of(self.verifying).tokens
+    fn verified(&self) -> &[TokenId] {
+        self.verifying.as_deref().unwrap_or_default()
     }
 
     /// Whether the slot after which the bonus would come is still to be fed.
     fn lacks_root(&self) -> bool {
-        self.model.linear() < self.text.len() + self.verifying
+        self.model.linear() < self.text.len() + self.verified().len()
     }
 
     fn roots_unknown(&self) -> bool {
@@ -411,11 +509,15 @@ impl DraftSequence {
     /// Candidates of rows 0..=γ as the draft's own rows have them.
     fn own_rows(&self) -> Vec<Vec<(TokenId, f32)>> {
         let anchor = self.text.len() - 1;
-        self.slots[anchor..=anchor + self.verifying].iter().map(|s| s.ranked.clone()).collect()
+        self.slots[anchor..=anchor + self.verified().len()].iter().map(|s| s.ranked.clone()).collect()
     }
 
-    fn choice(&self) -> (Allocation, usize, usize) {
-        (self.settings.allocation, self.settings.exit_top, self.settings.branch_budget)
+    /// How branches are chosen that have so much time: no more than grow to their full length in it.
+    fn choice(&self, time: Option<Duration>) -> (Allocation, usize, usize) {
+        let most = self.settings.branch_budget;
+        let steps = (self.settings.window + 1) as f64;
+        let fit = time.and_then(|time| self.stopwatch.within(exact_micros(time) / steps, most));
+        (self.settings.allocation, self.settings.exit_top, fit.map_or(most, |fit| fit.max(1)))
     }
 
     /// Makes these outcomes the ones rolled out; branches begun for others are dropped.

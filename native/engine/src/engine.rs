@@ -7,25 +7,27 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use specula_decoding::branches::Allocation;
-use specula_decoding::{EndConditions, Ends, TokenBytes, TokenId};
-use specula_models::{ChatMessage, ChatTemplate, LoadedModel, ModelThread, Resized, Tokenizer, check_pair};
+use specula_decoding::{EndConditions, Ends, ModelError, TokenBytes, TokenId};
+use specula_models::{
+    ChatMessage, ChatTemplate, Latency, LoadedModel, ModelThread, Resized, Simulated, Tokenizer, check_pair,
+};
 use specula_policies::{ModelInfo, Registry};
 use tokio::sync::mpsc;
 
 use crate::admission::{Place, Places};
+use crate::auto::Arms;
+use crate::calibration::{Costs, Coverage, Plan, TargetCosts, target_costs};
 use crate::check;
 use crate::draft_worker::{DraftWorker, ModelFactory};
 use crate::event::Event;
+use crate::learned::Learned;
 use crate::plugins::Plugged;
 use crate::report::Totals;
 use crate::request::{Request, RequestError, RequestSpec};
 use crate::sequence::Channel;
-use crate::settings::{LookAhead, Method, Roots, Settings};
+use crate::settings::{MAX_WINDOW, Method, Settings};
 use crate::target_thread::{self, Admitted, TargetThread};
 
-/// Largest window, γ.
-pub const MAX_WINDOW: usize = 16;
 /// Rounds that a stream holds before its generation is parked.
 const STREAM_ROUNDS: usize = 64;
 
@@ -33,12 +35,16 @@ const STREAM_ROUNDS: usize = 64;
 pub struct EngineConfig {
     /// The model whose output is promised.
     pub target: LoadedModel,
-    /// The model that drafts; without it only `none` and `lookup` are on offer.
+    /// The model that drafts; without it methods that need one are not on offer.
     pub draft: Option<LoadedModel>,
+    /// What every step of the draft takes beside its work: a simulated device.
+    pub draft_latency: Option<Latency>,
     /// Plugins that requests may name.
     pub plugins: Arc<Registry>,
-    /// The method used when a request names none; `None`: mirror with a draft, look-up without.
+    /// The method used when a request names none; `None`: `auto`.
     pub default_method: Option<Method>,
+    /// How often the target's early exits are right, if that was measured.
+    pub coverage: Option<Coverage>,
     /// Generations running at once, round by round.
     pub max_running: usize,
     /// Generations waiting.
@@ -64,6 +70,8 @@ pub struct ModelFacts {
     pub draft: Option<String>,
     /// η, streams that the draft has at most.
     pub draft_streams: usize,
+    /// Why `auto` does not use the draft, if it cannot pay where it runs.
+    pub draft_refused: Option<String>,
     /// Methods on offer with their default settings.
     pub methods: Vec<Settings>,
     /// The method used when a request names none.
@@ -126,6 +134,7 @@ pub struct Engine {
 
 struct Shared {
     facts: ModelFacts,
+    plan: Plan,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     end_tokens: Vec<TokenId>,
@@ -165,32 +174,54 @@ impl Engine {
     /// Starts the threads that own the models.
     ///
     /// # Errors
-    /// A pair that does not share its vocabulary, a default method that needs a draft where there is none, no threads.
+    /// A pair that does not share its vocabulary, a default method that needs a draft where there is none, no threads, a
+    /// model that fails when it is first measured.
     pub fn start(config: EngineConfig) -> Result<Self, StartError> {
-        let EngineConfig { target, draft, plugins, default_method, max_running, max_waiting, cores } = config;
+        let EngineConfig {
+            target,
+            draft,
+            draft_latency,
+            plugins,
+            default_method,
+            coverage,
+            max_running,
+            max_waiting,
+            cores,
+        } = config;
         if let Some(draft) = &draft {
             check_pair(&target, draft).map_err(StartError)?;
         }
-        let facts = facts(&target, draft.as_ref(), default_method)?;
+        let default_method = default_method.unwrap_or(Method::Auto);
+        if default_method.needs_draft() && draft.is_none() {
+            let name = default_method.name();
+            return Err(StartError(format!("method `{name}` needs a draft model; name one with --draft")));
+        }
         let metrics = Arc::new(Mutex::new(Metrics {
             methods: Method::ALL.map(|m| (m, Totals::default())).to_vec(),
             ..Metrics::default()
         }));
-        let draft = draft
-            .map(|draft| DraftWorker::spawn(draft_factory(&draft, facts.vocab_size), cores.1))
+        let worker = draft
+            .as_ref()
+            .map(|draft| {
+                let factory = draft_factory(draft, target.model.config().vocab_size, draft_latency);
+                DraftWorker::spawn(factory, cores.1)
+            })
             .transpose()
-            .map_err(StartError)?;
+            .map_err(StartError)?
+            .map(|(worker, _thread)| worker);
         let places = Places::new(max_running + max_waiting);
         let (queue, admitted) = sync_channel(places.total());
         let thread = TargetThread {
             models: factory(&target),
-            draft: draft.map(|(worker, _thread)| worker),
+            draft: worker.clone(),
             admitted,
             max_running,
             metrics: metrics.clone(),
-            row_invariant: facts.row_invariant,
+            // CPU kernels are row-invariant; see the tests of `specula-models`.
+            row_invariant: true,
         };
-        ModelThread::spawn("target", cores.0, move || target_thread::run(thread)).map_err(StartError)?;
+        let plan = calibrated(thread, worker.as_ref(), target.model.config().layers, (cores.0, coverage.as_ref()))?;
+        let facts = facts(&target, draft.as_ref(), default_method, &plan);
         let plugin_model = ModelInfo {
             vocab_size: facts.vocab_size as u32,
             end_tokens: target.model.config().end_tokens.clone(),
@@ -202,6 +233,7 @@ impl Engine {
             tokenizer: target.tokenizer,
             template: target.template,
             facts,
+            plan,
             plugins,
             plugin_model,
             places,
@@ -216,6 +248,11 @@ impl Engine {
     /// Facts about what is served.
     pub fn facts(&self) -> &ModelFacts {
         &self.shared.facts
+    }
+
+    /// What was measured at the start, and what was chosen by it.
+    pub fn plan(&self) -> &Plan {
+        &self.shared.plan
     }
 
     /// What each token stands for.
@@ -390,62 +427,64 @@ fn factory(model: &LoadedModel) -> ModelFactory {
     Arc::new(move || model.session())
 }
 
-/// The draft's rows in the size of the target's.
-fn draft_factory(draft: &LoadedModel, rows: usize) -> ModelFactory {
+/// The draft with rows of the target's size, on the device that it is to run on.
+fn draft_factory(draft: &LoadedModel, rows: usize, latency: Option<Latency>) -> ModelFactory {
     let own = factory(draft);
-    if draft.model.config().vocab_size == rows {
-        return own;
-    }
-    Arc::new(move || Ok(Box::new(Resized::new(own()?, rows))))
+    let same_size = draft.model.config().vocab_size == rows;
+    Arc::new(move || {
+        let model = own()?;
+        let model = if same_size { model } else { Box::new(Resized::new(model, rows)) };
+        Ok(match latency {
+            Some(latency) => Box::new(Simulated::new(model, latency)),
+            None => model,
+        })
+    })
 }
 
-fn facts(
-    target: &LoadedModel,
-    draft: Option<&LoadedModel>,
-    default_method: Option<Method>,
-) -> Result<ModelFacts, StartError> {
+fn facts(target: &LoadedModel, draft: Option<&LoadedModel>, default_method: Method, plan: &Plan) -> ModelFacts {
     let config = target.model.config();
-    let methods: Vec<Settings> = Method::ALL
-        .into_iter()
-        .filter(|m| draft.is_some() || !m.needs_draft())
-        .map(|method| default_settings(method, config.layers))
-        .collect();
-    let fallback = if draft.is_some() { Method::Mirror } else { Method::Lookup };
-    let default_method = default_method.unwrap_or(fallback);
-    if !methods.iter().any(|s| s.method == default_method) {
-        return Err(StartError(format!(
-            "method `{}` needs a draft model; name one with --draft",
-            default_method.name()
-        )));
-    }
-    Ok(ModelFacts {
+    ModelFacts {
         name: target.name.clone(),
         context_length: config.context_length.min(draft.map_or(usize::MAX, |d| d.model.config().context_length)),
         vocab_size: config.vocab_size,
         layers: config.layers,
-        // CPU kernels are row-invariant; see the tests of `specula-models`.
         row_invariant: true,
         draft: draft.map(|d| d.name.clone()),
-        methods,
+        methods: plan.methods.clone(),
         default_method,
         max_window: MAX_WINDOW,
         draft_streams: draft.map_or(0, |d| d.model.streams()),
-    })
+        draft_refused: plan.refused.clone(),
+    }
 }
 
-/// Defaults chosen by `bench` on the embedded pair: e = N/2, and as many branches as the draft finishes within the
-/// second half of a pass.
-fn default_settings(method: Method, layers: usize) -> Settings {
-    Settings {
-        method,
-        window: if method == Method::None { 0 } else { 4 },
-        exit_layer: layers / 2,
-        exit_top: 4,
-        branch_budget: 8,
-        roots: Roots::Both,
-        allocation: Allocation::Scored,
-        streams: 0,
-        look_ahead: LookAhead::Correct,
-        deterministic: false,
-    }
+/// Starts the target's thread. Both models are measured, at once, as they will run.
+fn calibrated(
+    thread: TargetThread,
+    draft: Option<&DraftWorker>,
+    layers: usize,
+    (core, coverage): (Option<usize>, Option<&Coverage>),
+) -> Result<Plan, StartError> {
+    let (tell, measured) = sync_channel(1);
+    let (give, learned) = sync_channel(1);
+    let body = move || {
+        let exit_layer = (layers / 2).max(1);
+        // The other end waits for it.
+        let _ = tell.send((thread.models)().and_then(|mut model| target_costs(&mut *model, exit_layer)));
+        if let Ok(learned) = learned.recv() {
+            target_thread::run(thread, learned);
+        }
+    };
+    ModelThread::spawn("target", core, body).map_err(StartError)?;
+    let failed = |error: ModelError| StartError(format!("calibration: {error}"));
+    let step = draft.map(DraftWorker::measure).transpose().map_err(failed)?.unwrap_or_default();
+    let costs = measured.recv().map_err(|_| StartError("the target's thread has ended".into()))?;
+    let TargetCosts { pass, pass_with_exit } = costs.map_err(failed)?;
+    let rendezvous_us = draft.map(DraftWorker::rendezvous_us).transpose().map_err(failed)?.unwrap_or(0.0);
+    let plan = Plan::of(Costs { pass, pass_with_exit, step, rendezvous_us }, layers, coverage);
+    let arms = plan.arms.iter().map(|arm| (arm.settings, arm.tokens_per_second / 1e6)).collect();
+    let Costs { pass, pass_with_exit, .. } = plan.costs.clone();
+    // If the thread died, the first request shows it.
+    let _ = give.send(Learned::new(pass, pass_with_exit, Arms::new(arms), layers));
+    Ok(plan)
 }

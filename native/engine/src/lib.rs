@@ -4,23 +4,29 @@
 //! returns a bounded stream of [`Event`]s, whose dropping cancels the generation within a round.
 
 mod admission;
+mod auto;
+mod by_rows;
+mod calibration;
 mod check;
 mod clock;
 mod draft_worker;
 mod drafting;
 mod engine;
 mod event;
+mod learned;
 mod plugins;
+mod rates;
 mod report;
 mod request;
 mod sequence;
 mod settings;
 mod target_thread;
+mod worth;
 
-pub use engine::{
-    Engine, EngineConfig, EventStream, MAX_WINDOW, Metrics, ModelFacts, PluginFacts, Refused, StartError,
-};
+pub use by_rows::ByRows;
+pub use calibration::{Costs, Coverage, Plan, Reckoned};
+pub use engine::{Engine, EngineConfig, EventStream, Metrics, ModelFacts, PluginFacts, Refused, StartError};
 pub use event::{Event, Failure, Finished, LaneKind, Origin, PromptToken, Round, Span, Started, Token};
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
 pub use request::{LogProbsSpec, PluginSpec, Request, RequestError, RequestSpec};
-pub use settings::{LookAhead, Method, Roots, Settings, SettingsSpec, allocation_name};
+pub use settings::{LookAhead, MAX_WINDOW, Method, Roots, Settings, SettingsSpec, allocation_name};

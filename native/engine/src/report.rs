@@ -2,7 +2,9 @@
 
 use std::ops::AddAssign;
 
-use crate::settings::Settings;
+use specula_decoding::TokenTree;
+
+use crate::settings::{Method, Settings};
 
 /// Sums over rounds. All times in microseconds of wall clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct Totals {
     pub accepted: u64,
     /// Accepted tokens that differed from the target's own draw.
     pub deviations: u64,
-    /// Element i: rounds whose window had more than i tokens, and those of them that accepted token i.
+    /// Element i: rounds whose draft was more than i tokens deep, and those of them that accepted a token there.
     pub by_position: Vec<Offered>,
     /// Rounds that began with a window rolled out in time.
     pub hits: u64,
@@ -83,14 +85,15 @@ impl Totals {
         (self.exits > 0).then(|| self.covered as f64 / self.exits as f64)
     }
 
-    /// Counts a window of `window` draft tokens of which `accepted` were accepted.
-    pub(crate) fn count_window(&mut self, window: usize, accepted: usize) {
-        self.drafted += window as u64;
+    /// Counts draft tokens of which `accepted`, one after the other, were accepted.
+    pub(crate) fn count_draft(&mut self, tree: &TokenTree, accepted: usize) {
+        let levels = tree.depth();
+        self.drafted += tree.len() as u64;
         self.accepted += accepted as u64;
-        if self.by_position.len() < window {
-            self.by_position.resize(window, Offered::default());
+        if self.by_position.len() < levels {
+            self.by_position.resize(levels, Offered::default());
         }
-        for (i, offered) in self.by_position.iter_mut().take(window).enumerate() {
+        for (i, offered) in self.by_position.iter_mut().take(levels).enumerate() {
             offered.rounds += 1;
             offered.accepted += u64::from(i < accepted);
         }
@@ -144,6 +147,8 @@ pub struct Report {
     pub totals: Totals,
     /// Settings in force.
     pub settings: Settings,
+    /// With `auto`: rounds of each method that it chose.
+    pub chosen: Vec<(Method, u64)>,
     /// Seed in force.
     pub seed: u64,
     /// Whether the target gives a row the same bits whatever is computed with it.

@@ -3,27 +3,35 @@
 //! A round: propose → target pass (exit message half-way) → own draws and acceptance → commit → emit. Window 0 is plain
 //! decoding through the same code.
 
+mod accept;
+mod link;
+mod propose;
+mod tell;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use specula_decoding::chain::ChainError;
 use specula_decoding::model::chain_nodes;
-use specula_decoding::verify::verify;
 use specula_decoding::{
-    Acceptance, Chain, Ends, FinishReason, LanguageModel, LogProbs, Logits, ModelError, Next, PolicyError, Row,
-    TokenId, TokenTree, WindowStats, lookup,
+    Acceptance, Chain, Ends, FinishReason, LanguageModel, LogProbs, Logits, ModelError, NewNode, PolicyError,
+    Recycling, Row, TokenId, TokenTree,
 };
 use specula_models::PREFILL_ROWS;
 use tokio::sync::mpsc::Sender;
 
+use self::accept::Accepted;
+use self::link::{DraftLink, overlap_of};
+use self::propose::Proposed;
 use crate::admission::Place;
-use crate::clock::{Clock, micros, overlap};
-use crate::draft_worker::{DraftWorker, Opening, Proposal, SequenceId, ToDraft, gone};
-use crate::drafting::Window;
-use crate::event::{Event, Failure, Finished, LaneKind, Origin, PromptToken, Round, Span, Started, Token};
+use crate::auto::Choice;
+use crate::clock::{Clock, exact_micros, micros};
+use crate::draft_worker::{DraftWorker, SequenceId};
+use crate::event::{Event, Failure, Finished, PromptToken, Span, Started};
+use crate::learned::Learned;
 use crate::plugins::Plugged;
+use crate::rates::Rates;
 use crate::report::{Report, Totals, Warning};
 use crate::request::{LogProbsSpec, Request};
 use crate::settings::{Method, Roots, Settings};
@@ -71,7 +79,12 @@ pub(crate) struct Channel {
 
 pub(crate) struct Sequence {
     id: SequenceId,
+    /// As asked for.
     settings: Settings,
+    /// In force in this round; never `auto`.
+    now: Settings,
+    /// With `auto`: how it chooses.
+    choice: Option<Choice>,
     /// Prompt and committed text; the last token is not in the target's cache.
     text: Vec<TokenId>,
     prompt_tokens: usize,
@@ -81,7 +94,13 @@ pub(crate) struct Sequence {
     exit_chain: Chain,
     acceptance: Option<Box<dyn Acceptance>>,
     ends: Ends,
+    worker: Option<DraftWorker>,
     draft: Option<DraftLink>,
+    /// With `deterministic`: what the target said, of this sequence alone.
+    recycling: Option<Recycling>,
+    rates: Rates,
+    /// Microseconds of the rounds so far.
+    rounds_us: f64,
     channel: Channel,
     clock: Clock,
     full_since: Option<Instant>,
@@ -93,21 +112,6 @@ pub(crate) struct Sequence {
     /// The draft's work told with the latest proposal, for the lanes of the next event.
     lanes: Vec<Span>,
     last_pass: Option<(Instant, Instant)>,
-}
-
-struct DraftLink {
-    worker: DraftWorker,
-    id: SequenceId,
-    proposals: Receiver<Result<Proposal, ModelError>>,
-    /// Whether a verdict was sent whose proposal is still to come.
-    awaiting: bool,
-}
-
-/// A window with its origin.
-struct Proposed {
-    window: Window,
-    origin: Origin,
-    hit: Option<bool>,
 }
 
 /// Why a round could not be finished.
@@ -160,45 +164,21 @@ struct Passed {
     ended: Instant,
 }
 
-/// What acceptance decided.
-struct Accepted {
-    /// Draft tokens kept.
-    accepted: usize,
-    next: TokenId,
-    kind: Next,
-    /// Places in the window whose token was kept although the target's own draw differed.
-    deviations: Vec<usize>,
-    /// Rows after the sampling rules, at least those of the kept tokens and the next.
-    rows: Vec<Row>,
-}
-
 impl Sequence {
-    pub(crate) fn new(birth: Birth) -> Result<Self, ModelError> {
-        let Birth { id, request, model, ends, draft, channel, row_invariant } = birth;
+    pub(crate) fn new(birth: Birth, learned: &mut Learned) -> Result<Self, Failure> {
+        let Birth { id, request, model, ends, draft: worker, channel, row_invariant } = birth;
         let Request { prompt, sampling, settings, mut plugged, logprobs, echo, .. } = request;
         let rules = std::mem::take(&mut plugged.rules);
         let acceptance = plugged.acceptance.take();
         let exit_chain = Chain::new(sampling.slack(), &prompt, Vec::new());
         let chain = Chain::new(sampling.clone(), &prompt, rules).sharing(exit_chain.noise().clone());
-        let draft = match draft {
-            Some(worker) if settings.method.needs_draft() => {
-                let (replies, proposals) = sync_channel(1);
-                let opening = Opening {
-                    prompt: prompt.clone(),
-                    sampling: sampling.clone(),
-                    settings: settings.clone(),
-                    noise: chain.noise().clone(),
-                    wants_q: acceptance.is_some(),
-                    replies,
-                };
-                worker.send(ToDraft::Open { id, opening: Box::new(opening) })?;
-                Some(DraftLink { worker, id, proposals, awaiting: false })
-            }
-            _ => None,
-        };
+        let greedy = sampling.is_greedy();
+        let choice = if settings.method == Method::Auto { learned.arms.begin(greedy) } else { None };
+        let recycles = settings.deterministic && settings.method == Method::Recycling;
         let report = Report {
             totals: Totals::default(),
-            settings: settings.clone(),
+            settings,
+            chosen: Vec::new(),
             seed: sampling.seed,
             row_invariant,
             prefill_us: 0,
@@ -207,17 +187,23 @@ impl Sequence {
             plugins: Vec::new(),
             warnings: Vec::new(),
         };
-        Ok(Self {
+        let mut sequence = Self {
             id,
             prompt_tokens: prompt.len(),
             exit_chain,
             chain,
             text: prompt,
             settings,
+            now: settings,
+            choice,
             model,
             acceptance,
             ends,
-            draft,
+            worker,
+            draft: None,
+            recycling: recycles.then(Recycling::default),
+            rates: learned.rates(greedy).begin(),
+            rounds_us: 0.0,
             clock: Clock::new(channel.admitted),
             channel,
             full_since: None,
@@ -227,19 +213,30 @@ impl Sequence {
             echo: echo.then(Vec::new),
             lanes: Vec::new(),
             last_pass: None,
-        })
+        };
+        sequence.choose(learned);
+        // The draft reads the prompt while the target does.
+        sequence.open_draft()?;
+        Ok(sequence)
+    }
+
+    /// Puts the settings of the next round in force.
+    fn choose(&mut self, learned: &Learned) {
+        if let Some(choice) = &self.choice {
+            let chosen = *learned.arms.settings(choice);
+            self.now = Settings { window: chosen.window.min(self.settings.window), ..chosen };
+        }
     }
 
     /// Tells the owner that the generation left the queue.
     pub(crate) fn announce(&self) {
-        let started =
-            Started { prompt_tokens: self.prompt_tokens, seed: self.report.seed, settings: self.settings.clone() };
+        let started = Started { prompt_tokens: self.prompt_tokens, seed: self.report.seed, settings: self.settings };
         // The stream is new and empty; if its owner is gone the first turn notices.
         let _ = self.channel.events.try_send(Event::Started(started));
     }
 
     /// Does one turn: a piece of the prefill, or a round.
-    pub(crate) fn turn(&mut self) -> Turn {
+    pub(crate) fn turn(&mut self, learned: &mut Learned) -> Turn {
         if self.channel.events.is_closed() {
             return Turn::Over(Outcome::Cancelled);
         }
@@ -252,7 +249,7 @@ impl Sequence {
             self.finish(None);
             return Turn::Over(Outcome::Cancelled);
         }
-        let done = if self.model.linear() + 1 < self.text.len() { self.prefill() } else { self.round() };
+        let done = if self.model.linear() + 1 < self.text.len() { self.prefill() } else { self.round(learned) };
         match done {
             Ok(None) => Turn::Going,
             Ok(Some(reason)) => {
@@ -342,195 +339,52 @@ impl Sequence {
         let _ = self.channel.events.try_send(Event::Prompt(tokens));
     }
 
-    fn round(&mut self) -> Result<Option<FinishReason>, Trouble> {
+    fn round(&mut self, learned: &mut Learned) -> Result<Option<FinishReason>, Trouble> {
+        let began = Instant::now();
         self.tell_prompt();
         if self.ends.remaining() == 0 {
             return Ok(Some(FinishReason::MaxTokens));
         }
         // More draft tokens than may still be committed after them are of no use.
-        let window = self.settings.window.min(self.ends.remaining().saturating_sub(1));
-        let proposed = self.propose(window)?;
-        let passed = self.pass(&proposed.window.tokens)?;
-        let accepted = self.accept(&proposed.window, &passed.rows)?;
-        let reason = self.commit(&proposed, &passed, &accepted)?;
-        self.last_pass = Some((passed.began, Instant::now()));
-        Ok(reason)
+        let window = self.now.window.min(self.ends.remaining().saturating_sub(1));
+        let proposed = self.propose(window, learned)?;
+        let passed = self.pass(&proposed.tree, learned)?;
+        let accepted = self.accept(&proposed, &passed)?;
+        self.commit(&proposed, &passed, &accepted, (began, learned))
     }
 
-    fn propose(&mut self, len: usize) -> Result<Proposed, Trouble> {
-        let lookup = |text: &[TokenId]| Window { tokens: lookup::propose(text, len).to_vec(), log_q: Vec::new() };
-        let (window, origin, hit) = match self.settings.method {
-            Method::None => (Window::default(), Origin::Plain, None),
-            Method::Lookup => (lookup(&self.text), Origin::Draft, None),
-            Method::Sps | Method::Mirror => self.ask_draft(len)?,
-        };
-        Ok(Proposed { window, origin, hit })
-    }
-
-    /// Takes the window that the draft rolled out or drafts now, and accounts for the wait.
-    fn ask_draft(&mut self, len: usize) -> Result<(Window, Origin, Option<bool>), Trouble> {
-        let Some(link) = &mut self.draft else { return Err(gone().into()) };
-        let asked = Instant::now();
-        let settled = std::mem::take(&mut link.awaiting);
-        if !settled {
-            link.worker.send(ToDraft::Draft { id: link.id, window: len })?;
-        }
-        let proposal = link.proposals.recv().map_err(|_| gone())??;
-        let came = Instant::now();
-        let totals = &mut self.report.totals;
-        let exposed = overlap(&proposal.work, asked, came);
-        totals.exposed_draft_us += micros(came - asked);
-        totals.rendezvous_us += micros((came - asked).saturating_sub(exposed));
-        if let Some((from, to)) = self.last_pass {
-            let hidden = overlap(&proposal.work, from, to);
-            totals.hidden_draft_us += micros(hidden);
-            if self.settings.method == Method::Mirror {
-                totals.bubble_us += micros((to - from).saturating_sub(hidden));
-            }
-        }
-        totals.draft_steps += proposal.steps;
-        totals.branches_expanded += proposal.expanded;
-        let clock = self.clock;
-        self.lanes.extend(proposal.work.iter().map(|(kind, from, to)| clock.span(*kind, *from, *to)));
-        let mut window = proposal.window;
-        window.tokens.truncate(len);
-        window.log_q.truncate(len);
-        let hit = settled.then_some(proposal.hit.is_some());
-        if let Some(outcome) = proposal.hit {
-            totals.hits += 1;
-            totals.branches_used += 1;
-            match outcome.source {
-                specula_decoding::branches::Source::Draft => totals.hits_from_draft += 1,
-                specula_decoding::branches::Source::Exit => totals.hits_from_exit += 1,
-            }
-            let depth = window.tokens.len();
-            if totals.hits_by_depth.len() <= depth {
-                totals.hits_by_depth.resize(depth + 1, 0);
-            }
-            totals.hits_by_depth[depth] += 1;
-        } else if settled {
-            totals.misses += 1;
-        }
-        let origin = if proposal.hit.is_some() { Origin::Mirror } else { Origin::Draft };
-        Ok((window, origin, hit))
-    }
-
-    /// One pass of the target over the last committed token and the window, with the exit message half-way.
-    fn pass(&mut self, window: &[TokenId]) -> Result<Passed, Trouble> {
-        let mut fed = vec![self.text[self.text.len() - 1]];
-        fed.extend_from_slice(window);
-        let nodes = chain_nodes(&fed, self.model.linear());
-        let mirrors = self.settings.method == Method::Mirror && !window.is_empty();
+    /// One pass of the target over the last committed token and the draft's, with the exit message half-way.
+    fn pass(&mut self, tree: &TokenTree, learned: &Learned) -> Result<Passed, Trouble> {
+        let anchor = self.text.len() - 1;
+        let mut nodes = vec![NewNode { token: self.text[anchor], parent: anchor.checked_sub(1) }];
+        nodes.extend(tree.nodes().map(|(token, parent)| NewNode { token, parent: Some(anchor + row_of(parent)) }));
+        // The draft rolls out windows.
+        let window = tree.as_chain().filter(|_| self.now.method.rolls_out());
+        let exits = self.now.roots != Roots::Draft && window.is_some();
         let began = Instant::now();
-        if let Some(link) = self.draft.as_ref().filter(|_| mirrors) {
-            link.worker.send(ToDraft::PassBegan { id: link.id, window: window.len() })?;
+        if let (Some(window), Some(link)) = (window, &self.draft) {
+            let cost = if exits { learned.pass_with_exit.at(nodes.len()) } else { learned.pass.at(nodes.len()) };
+            let suffix = 1.0 - self.now.exit_layer as f64 / learned.layers as f64;
+            link.pass_begins(window.to_vec(), overlap_of(cost, suffix))?;
         }
-        if !mirrors || self.settings.roots == Roots::Draft {
+        let Some(window) = window.filter(|_| exits) else {
             let rows = self.model.forward(&nodes, None)?;
             return Ok(Passed { rows, exit: None, began, exited: None, ended: Instant::now() });
-        }
-        let (chain, link, top) = (&mut self.exit_chain, &self.draft, self.settings.exit_top);
+        };
+        let (chain, link, top) = (&mut self.exit_chain, &self.draft, self.now.exit_top);
         let mut exit = None;
         let mut exited = None;
         let mut on_exit = |rows: Logits| {
             let begin = Instant::now();
             let ranked = rank_exit(chain, window, &rows, top);
             if let Some(link) = link {
-                // A dead draft thread shows at the next proposal.
-                let _ = link.worker.send(ToDraft::Exit { id: link.id, rows: ranked.clone() });
+                link.exit(ranked.clone());
             }
             exit = Some(ranked);
             exited = Some((begin, Instant::now()));
         };
-        let rows = self.model.forward(&nodes, Some((self.settings.exit_layer, &mut on_exit)))?;
+        let rows = self.model.forward(&nodes, Some((self.now.exit_layer, &mut on_exit)))?;
         Ok(Passed { rows, exit, began, exited, ended: Instant::now() })
-    }
-
-    /// The target's own draws over the rows, and what the acceptance policy makes of them.
-    fn accept(&mut self, window: &Window, rows: &Logits) -> Result<Accepted, Trouble> {
-        let tokens = &window.tokens;
-        if self.acceptance.is_none() && !self.chain.has_plugins() {
-            let tree = TokenTree::chain(tokens);
-            let chain = &mut self.chain;
-            let mut processed = Vec::new();
-            let verdict = verify(&tree, |node| -> Result<TokenId, Trouble> {
-                let depth = node.map_or(0, |n| n + 1);
-                let mut row = Row::new(rows.row(depth));
-                chain.process(&tokens[..depth], depth, &mut [&mut row])?;
-                let drawn = chain.draw(&row, depth)?;
-                processed.push(row);
-                Ok(drawn)
-            })?;
-            return Ok(Accepted {
-                accepted: verdict.path.len(),
-                next: verdict.next,
-                kind: verdict.kind,
-                deviations: Vec::new(),
-                rows: processed,
-            });
-        }
-        // Plugins see the whole window in one call.
-        let mut processed: Vec<Row> = (0..=tokens.len()).map(|i| Row::new(rows.row(i))).collect();
-        let mut refs: Vec<&mut Row> = processed.iter_mut().collect();
-        self.chain.process(tokens, 0, &mut refs)?;
-        let chain = &self.chain;
-        let own = verify(&TokenTree::chain(tokens), |node| {
-            let depth = node.map_or(0, |n| n + 1);
-            chain.draw(&processed[depth], depth)
-        })?;
-        let own_accepted = own.path.len();
-        let accepted = match self.acceptance.take() {
-            None => own_accepted,
-            Some(mut policy) => {
-                let judged = self.judge(&mut *policy, window, &processed, own_accepted);
-                self.acceptance = Some(policy);
-                judged?
-            }
-        };
-        if accepted == own_accepted {
-            return Ok(Accepted { accepted, next: own.next, kind: own.kind, deviations: Vec::new(), rows: processed });
-        }
-        let next = self.chain.draw(&processed[accepted], accepted)?;
-        let mut deviations = Vec::new();
-        for (i, token) in tokens.iter().enumerate().take(accepted).skip(own_accepted) {
-            if self.chain.draw(&processed[i], i)? != *token {
-                deviations.push(i);
-            }
-        }
-        let kind = if accepted == tokens.len() { Next::Bonus } else { Next::Correction };
-        Ok(Accepted { accepted, next, kind, deviations, rows: processed })
-    }
-
-    /// Asks the acceptance policy; its failure means own draw for this round, and a warning.
-    fn judge(
-        &mut self,
-        policy: &mut dyn Acceptance,
-        window: &Window,
-        rows: &[Row],
-        own_accepted: usize,
-    ) -> Result<usize, Trouble> {
-        if window.tokens.is_empty() {
-            return Ok(0);
-        }
-        let mut stats =
-            WindowStats { position: self.text.len() as u32, log_q: window.log_q.clone(), ..Default::default() };
-        for (i, token) in window.tokens.iter().enumerate() {
-            // Beyond the first mismatch a row may have lost its support: own draw never gets there.
-            let drawn = match self.chain.draw(&rows[i], i) {
-                Ok(drawn) => drawn,
-                Err(_) if i > own_accepted => break,
-                Err(error) => return Err(error.into()),
-            };
-            stats.push(&rows[i], *token, drawn);
-        }
-        stats.log_q.truncate(stats.draft.len());
-        match policy.judge(&stats) {
-            Ok(accepted) => Ok(accepted.min(stats.draft.len())),
-            Err(error) => {
-                self.warn(error);
-                Ok(own_accepted)
-            }
-        }
     }
 
     fn warn(&mut self, error: PolicyError) {
@@ -546,16 +400,18 @@ impl Sequence {
         proposed: &Proposed,
         passed: &Passed,
         accepted: &Accepted,
+        (began, learned): (Instant, &mut Learned),
     ) -> Result<Option<FinishReason>, Trouble> {
-        let window = &proposed.window.tokens;
-        let mut tokens = window[..accepted.accepted].to_vec();
+        let mut tokens: Vec<TokenId> = accepted.path.iter().map(|node| proposed.tree.token(*node)).collect();
         tokens.push(accepted.next);
         let before = self.text.len();
         let judged = self.ends.judge(&tokens)?;
         tokens.truncate(judged.kept);
+        self.learn(proposed, passed, accepted, learned);
         self.text.extend_from_slice(&tokens);
         if judged.reason.is_none() {
-            self.model.keep(before + accepted.accepted, &[])?;
+            let slots: Vec<usize> = accepted.path.iter().map(|node| before + node).collect();
+            self.model.keep(before, &slots)?;
             if self.model.linear() + 1 != self.text.len() {
                 return Err(ModelError("the target's cache does not hold the committed text".into()).into());
             }
@@ -564,110 +420,65 @@ impl Sequence {
             if let Some(Err(error)) = self.acceptance.as_mut().map(|policy| policy.commit(&tokens)) {
                 self.warn(error);
             }
-            self.tell_draft(accepted)?;
+        }
+        self.last_pass = Some((passed.began, Instant::now()));
+        self.keep_pace(tokens.len(), exact_micros(began.elapsed()), learned);
+        let method = self.now.method;
+        self.choose(learned);
+        if judged.reason.is_none() {
+            self.tell_draft(&tokens, method.rolls_out(), learned)?;
         }
         self.count(proposed, passed, accepted, judged.kept);
         let read = self.read_logprobs(&tokens, passed, accepted, judged.reason.as_ref());
-        let event = self.round_event(proposed, passed, accepted, (tokens, judged.pieces, read));
+        let event = self.round_event((proposed, method), passed, accepted, (tokens, judged.pieces, read));
         // A turn begins only with room for this.
         let _ = self.channel.events.try_send(Event::Round(event));
         Ok(judged.reason)
     }
 
-    /// Log-probabilities of the committed tokens, if asked for; none for the end token.
-    fn read_logprobs(
-        &self,
-        tokens: &[TokenId],
-        passed: &Passed,
-        accepted: &Accepted,
-        reason: Option<&FinishReason>,
-    ) -> Vec<Option<LogProbs>> {
-        let shown = tokens.len() - usize::from(reason == Some(&FinishReason::EndToken));
-        let read = |(i, &token): (usize, &TokenId)| {
-            let asked = self.logprobs.filter(|_| i < shown)?;
-            let row = if asked.processed { accepted.rows[i].logits() } else { passed.rows.row(i) };
-            Some(LogProbs::of(row, token, asked.top as usize))
-        };
-        tokens.iter().enumerate().map(read).collect()
-    }
-
-    fn tell_draft(&mut self, accepted: &Accepted) -> Result<(), Trouble> {
-        let len = self.settings.window.min(self.ends.remaining().saturating_sub(1));
-        let mirrors = self.settings.method == Method::Mirror;
-        if let Some(link) = &mut self.draft {
-            let window = mirrors.then_some(len);
-            let (accepted, next) = (accepted.accepted, accepted.next);
-            link.worker.send(ToDraft::Verdict { id: link.id, accepted, next, window })?;
-            link.awaiting = mirrors;
+    /// Takes in what the round told of costs and guesses.
+    fn learn(&mut self, proposed: &Proposed, passed: &Passed, accepted: &Accepted, learned: &mut Learned) {
+        let rows = passed.rows.rows();
+        let cost = if passed.exit.is_some() { &mut learned.pass_with_exit } else { &mut learned.pass };
+        cost.learn(rows, exact_micros(passed.ended - passed.began));
+        for rates in [&mut self.rates, learned.rates(self.chain.sampling().is_greedy())] {
+            rates.learn(proposed.guesser, &proposed.tree, accepted.path.len());
         }
-        Ok(())
-    }
-
-    fn count(&mut self, proposed: &Proposed, passed: &Passed, accepted: &Accepted, kept: usize) {
-        let first_token_us = self.clock.at(Instant::now());
-        if self.report.totals.rounds == 0 {
-            self.report.first_token_us = first_token_us;
-        }
-        let totals = &mut self.report.totals;
-        totals.rounds += 1;
-        totals.committed += kept as u64;
-        // What the end cut off was not accepted.
-        totals.count_window(proposed.window.tokens.len(), accepted.accepted.min(kept));
-        totals.deviations += accepted.deviations.iter().filter(|place| **place < kept).count() as u64;
-        let (prefix_end, suffix_begin) = passed.exited.unwrap_or((passed.began, passed.began));
-        totals.target_prefix_us += micros(prefix_end - passed.began);
-        totals.exit_us += micros(suffix_begin - prefix_end);
-        totals.target_suffix_us += micros(passed.ended - suffix_begin);
-        totals.accept_us += micros(passed.ended.elapsed());
-        if let Some(exit) = &passed.exit {
-            totals.exits += 1;
-            let row = exit.get(accepted.accepted);
-            totals.covered += u64::from(row.is_some_and(|r| r.iter().any(|c| c.0 == accepted.next)));
+        let recycling = self.recycling.as_mut().unwrap_or(&mut learned.recycling);
+        let last = self.text[self.text.len() - 1];
+        let token = |node: Option<usize>| node.map_or(last, |node| proposed.tree.token(node));
+        let mut read = |node| recycling.learn(token(node), passed.rows.row(row_of(node)));
+        match self.now.method {
+            // All that the target read, as in the paper.
+            Method::Recycling => std::iter::once(None).chain((0..proposed.tree.len()).map(Some)).for_each(read),
+            // What misses may fall back on.
+            Method::Ssd | Method::Mirror => read(accepted.path.last().copied()),
+            _ => {}
         }
     }
 
-    fn round_event(
-        &mut self,
-        proposed: &Proposed,
-        passed: &Passed,
-        accepted: &Accepted,
-        (tokens, pieces, logprobs): (Vec<TokenId>, Vec<String>, Vec<Option<LogProbs>>),
-    ) -> Round {
-        let origin = |i: usize| match accepted.kind {
-            _ if i < accepted.accepted => proposed.origin,
-            _ if self.settings.method == Method::None => Origin::Plain,
-            Next::Correction => Origin::Correction,
-            Next::Bonus => Origin::Bonus,
-        };
-        let told = tokens.into_iter().zip(pieces).zip(logprobs).enumerate();
-        let tokens: Vec<Token> =
-            told.map(|(i, ((id, text), logprobs))| Token { id, text, origin: origin(i), logprobs }).collect();
-        let mut lanes = std::mem::take(&mut self.lanes);
-        let mut suffix_begin = passed.began;
-        if let Some((from, to)) = passed.exited {
-            lanes.push(self.clock.span(LaneKind::TargetPrefix, passed.began, from));
-            lanes.push(self.clock.span(LaneKind::Exit, from, to));
-            suffix_begin = to;
+    /// Takes in how long the round took.
+    fn keep_pace(&mut self, tokens: usize, us: f64, learned: &mut Learned) {
+        self.rounds_us += us;
+        if let Some(choice) = &mut self.choice {
+            let method = self.now.method;
+            match self.report.chosen.iter_mut().find(|(known, _)| *known == method) {
+                Some((_, rounds)) => *rounds += 1,
+                None => self.report.chosen.push((method, 1)),
+            }
+            learned.arms.learn(choice, tokens, us);
         }
-        lanes.push(self.clock.span(LaneKind::TargetSuffix, suffix_begin, passed.ended));
-        lanes.push(self.clock.span(LaneKind::Accept, passed.ended, Instant::now()));
-        Round {
-            window: proposed.window.tokens.len(),
-            accepted: accepted.accepted.min(tokens.len()),
-            tokens,
-            hit: proposed.hit,
-            lanes,
-        }
+    }
+
+    /// Tokens that the sequence commits in a microsecond; 0 before its first round.
+    fn rate(&self) -> f64 {
+        if self.rounds_us > 0.0 { (self.text.len() - self.prompt_tokens) as f64 / self.rounds_us } else { 0.0 }
     }
 }
 
-impl Drop for Sequence {
-    fn drop(&mut self) {
-        if let Some(link) = &self.draft {
-            // A dead draft thread holds nothing that could leak.
-            let _ = link.worker.send(ToDraft::Close { id: self.id });
-        }
-    }
+/// The row that follows a node; the last committed token's comes first.
+fn row_of(node: Option<usize>) -> usize {
+    node.map_or(0, |node| node + 1)
 }
 
 /// The exit's candidates of every row, ranked with the noise that the target will draw with.

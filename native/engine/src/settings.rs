@@ -5,26 +5,36 @@ use specula_decoding::branches::Allocation;
 /// How windows come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Method {
+    /// Whichever of the others commits most tokens a second, round by round.
+    Auto,
     /// Window 0: the target alone.
     None,
     /// A serial draft model before each pass.
     Sps,
     /// Prompt look-up.
     Lookup,
+    /// Token Recycling: a tree of what the target said after the same tokens before.
+    Recycling,
+    /// Speculative speculative decoding (arXiv:2603.03251): the draft rolls out the outcomes that it expects itself.
+    Ssd,
     /// Mirror speculative decoding: the draft rolls branches out during the pass.
     Mirror,
 }
 
 impl Method {
     /// All methods, in the order they are listed.
-    pub const ALL: [Self; 4] = [Self::None, Self::Sps, Self::Lookup, Self::Mirror];
+    pub const ALL: [Self; 7] =
+        [Self::Auto, Self::None, Self::Sps, Self::Lookup, Self::Recycling, Self::Ssd, Self::Mirror];
 
     /// Its name on the wire and on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::None => "none",
             Self::Sps => "sps",
             Self::Lookup => "lookup",
+            Self::Recycling => "recycling",
+            Self::Ssd => "ssd",
             Self::Mirror => "mirror",
         }
     }
@@ -36,7 +46,12 @@ impl Method {
 
     /// Whether it needs a draft model.
     pub fn needs_draft(self) -> bool {
-        matches!(self, Self::Sps | Self::Mirror)
+        matches!(self, Self::Sps | Self::Ssd | Self::Mirror)
+    }
+
+    /// Whether the draft works during the target's pass.
+    pub fn rolls_out(self) -> bool {
+        matches!(self, Self::Ssd | Self::Mirror)
     }
 }
 
@@ -105,17 +120,17 @@ pub(crate) fn allocation_from_name(name: &str) -> Option<Allocation> {
 }
 
 /// Settings in force for one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// How windows come about.
     pub method: Method,
-    /// γ, most draft tokens per round.
+    /// γ, most draft tokens after each other in a round.
     pub window: usize,
     /// e, the layer after which the early exit looks.
     pub exit_layer: usize,
     /// κ, candidates per row of the exit message.
     pub exit_top: usize,
-    /// B, branches rolled out at once.
+    /// B, branches rolled out at once; for `recycling`, nodes of the tree.
     pub branch_budget: usize,
     /// Who guesses outcomes.
     pub roots: Roots,
@@ -127,6 +142,32 @@ pub struct Settings {
     pub look_ahead: LookAhead,
     /// Rollouts awaited, their choice independent of timing.
     pub deterministic: bool,
+}
+
+/// Largest window, γ.
+pub const MAX_WINDOW: usize = 16;
+
+impl Settings {
+    /// A method's settings where nothing was measured, for a target of `layers` layers: e = N/2.
+    pub(crate) fn of(method: Method, layers: usize) -> Self {
+        Self {
+            method,
+            window: match method {
+                Method::None => 0,
+                // Of all that it chooses from.
+                Method::Auto => MAX_WINDOW,
+                _ => 4,
+            },
+            exit_layer: (layers / 2).max(1),
+            exit_top: 4,
+            branch_budget: 8,
+            roots: if method == Method::Ssd { Roots::Draft } else { Roots::Both },
+            allocation: Allocation::Scored,
+            streams: 0,
+            look_ahead: LookAhead::Correct,
+            deterministic: false,
+        }
+    }
 }
 
 /// Settings as a request asks for them; `None` takes the default.

@@ -12,6 +12,7 @@ use specula_decoding::Ends;
 use crate::draft_worker::{DraftWorker, ModelFactory};
 use crate::engine::Metrics;
 use crate::event::{Event, Failure};
+use crate::learned::Learned;
 use crate::request::Request;
 use crate::sequence::{Birth, Channel, Outcome, Sequence, Turn};
 
@@ -36,7 +37,7 @@ pub(crate) struct TargetThread {
 }
 
 /// Runs until every handle of the engine is gone and nothing is left to do.
-pub(crate) fn run(thread: TargetThread) {
+pub(crate) fn run(thread: TargetThread, mut learned: Learned) {
     let mut waiting = VecDeque::new();
     let mut running: Vec<Sequence> = Vec::new();
     let mut next_id = 0;
@@ -52,10 +53,10 @@ pub(crate) fn run(thread: TargetThread) {
         };
         while let Some(i) = waiting.iter().position(|w| may_begin(w, running.len())) {
             next_id += 1;
-            running.extend(waiting.remove(i).and_then(|admitted| thread.begin(admitted, next_id)));
+            running.extend(waiting.remove(i).and_then(|admitted| thread.begin(admitted, next_id, &mut learned)));
         }
         thread.update(|m| m.running = running.len() as u64);
-        parked = thread.turns(&mut running);
+        parked = thread.turns(&mut running, &mut learned);
         thread.update(|m| m.running = running.len() as u64);
     }
 }
@@ -80,12 +81,13 @@ impl TargetThread {
         true
     }
 
-    fn begin(&self, admitted: Admitted, id: u64) -> Option<Sequence> {
+    fn begin(&self, admitted: Admitted, id: u64, learned: &mut Learned) -> Option<Sequence> {
         let Admitted { request, ends, channel } = admitted;
         let events = channel.events.clone();
-        let born = (self.models)().and_then(|model| {
+        let born = (self.models)().map_err(|error| Failure::Engine(error.to_string())).and_then(|model| {
             let draft = self.draft.clone();
-            Sequence::new(Birth { id, request, model, ends, draft, channel, row_invariant: self.row_invariant })
+            let birth = Birth { id, request, model, ends, draft, channel, row_invariant: self.row_invariant };
+            Sequence::new(birth, learned)
         });
         match born {
             Ok(sequence) => {
@@ -93,21 +95,22 @@ impl TargetThread {
                 self.update(|m| m.prompt_tokens += sequence.prompt_tokens() as u64);
                 Some(sequence)
             }
-            Err(error) => {
+            Err(failure) => {
                 self.update(|m| m.failed += 1);
                 // The stream is new and empty; if its owner is gone nobody misses the answer.
-                let _ = events.try_send(Event::Failed(Failure::Engine(error.to_string())));
+                let _ = events.try_send(Event::Failed(failure));
                 None
             }
         }
     }
 
     /// One turn for every running generation; whether all of them wait for their readers.
-    fn turns(&self, running: &mut Vec<Sequence>) -> bool {
+    fn turns(&self, running: &mut Vec<Sequence>, learned: &mut Learned) -> bool {
         let mut parked = true;
         running.retain_mut(|sequence| {
             // A defect in one generation must not end the others.
-            let turn = catch_unwind(AssertUnwindSafe(|| sequence.turn())).unwrap_or_else(|_| sequence.break_off());
+            let turn =
+                catch_unwind(AssertUnwindSafe(|| sequence.turn(learned))).unwrap_or_else(|_| sequence.break_off());
             match turn {
                 Turn::Going => parked = false,
                 Turn::Parked => {}

@@ -14,7 +14,15 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| engine(4));
 
 type Change = fn(&mut RequestSpec);
 
-const METHODS: [(&str, Change); 9] = [
+const METHODS: [(&str, Change); 14] = [
+    ("auto", |_| ()),
+    ("recycling", |_| ()),
+    ("recycling", |spec| {
+        spec.speculation.window = Some(6);
+        spec.speculation.branch_budget = Some(24);
+    }),
+    ("recycling", |spec| spec.deterministic = true),
+    ("ssd", |_| ()),
     ("sps", |_| ()),
     ("lookup", |_| ()),
     ("lookup", |spec| spec.speculation.window = Some(12)),

@@ -1,5 +1,7 @@
 //! The extension `specula` of an answer: what speculation did, what it cost, and whether the text is the target's own.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What one generation did. Times in milliseconds of wall clock.
@@ -14,6 +16,9 @@ pub struct Report {
     pub row_invariant: bool,
     /// The settings in force.
     pub settings: EffectiveSettings,
+    /// Method `auto`: rounds of each method that it chose.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub chosen: BTreeMap<String, u64>,
     /// The seed in force.
     pub seed: u64,
     /// Target passes after prefill.
@@ -82,23 +87,23 @@ pub struct Report {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EffectiveSettings {
-    /// `none`, `sps`, `lookup`, `mirror`.
+    /// `auto`, `none`, `sps`, `lookup`, `recycling`, `ssd`, `mirror`.
     pub method: String,
-    /// γ.
+    /// γ; for `auto` the most that it may choose.
     pub window: u64,
     /// e; only for `mirror`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_layer: Option<u64>,
-    /// κ; only for `mirror`.
+    /// κ; only for `mirror` and `ssd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_top: Option<u64>,
-    /// B; only for `mirror`.
+    /// B; only for `mirror`, `ssd` and, as nodes of the tree, `recycling`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch_budget: Option<u64>,
     /// `draft`, `exit` or `both`; only for `mirror`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roots: Option<String>,
-    /// `scored` or `per-row`; only for `mirror`.
+    /// `scored` or `per-row`; only for `mirror` and `ssd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<String>,
     /// η; only with streams in use.

@@ -280,9 +280,9 @@ pub enum Stop {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Speculation {
-    /// `none`, `sps`, `lookup`, `mirror`.
+    /// `auto`, `none`, `sps`, `lookup`, `recycling`, `ssd`, `mirror`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(pattern = "^(none|sps|lookup|mirror)$"))]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(auto|none|sps|lookup|recycling|ssd|mirror)$"))]
     pub method: Option<String>,
     /// γ, draft tokens per round, 0..=16.
     #[serde(skip_serializing_if = "Option::is_none")]

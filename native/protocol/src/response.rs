@@ -197,6 +197,9 @@ pub struct ModelCard {
     pub row_invariant: bool,
     /// Name of the draft model, if one is loaded.
     pub draft: Option<String>,
+    /// Why `auto` does not use the draft model, if measurements say that it cannot pay where it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft_refused: Option<String>,
     /// Methods on offer.
     pub methods: Vec<String>,
     /// Default settings of each method, in the order of `methods`.

@@ -5,7 +5,7 @@ mod asked;
 
 use specula_decoding::FinishReason;
 use specula_engine::{
-    Event, Failure, Finished, LaneKind, ModelFacts, PluginFacts, Report, Round, Settings, Started, Totals,
+    Event, Failure, Finished, LaneKind, Method, ModelFacts, PluginFacts, Report, Round, Settings, Started, Totals,
     allocation_name,
 };
 use specula_protocol as protocol;
@@ -77,11 +77,12 @@ pub fn usage(finished: &Finished) -> protocol::Usage {
 
 /// The extension `specula`.
 pub fn report(finished: &Finished) -> protocol::Report {
-    let Report { totals, settings, seed, row_invariant, .. } = &finished.report;
+    let Report { totals, settings, chosen, seed, row_invariant, .. } = &finished.report;
     protocol::Report {
         lossless: finished.report.lossless(),
         row_invariant: *row_invariant,
         settings: effective_settings(settings),
+        chosen: chosen.iter().map(|(method, rounds)| (method.name().to_owned(), *rounds)).collect(),
         seed: *seed,
         prefill_ms: ms(finished.report.prefill_us),
         first_token_ms: ms(finished.report.first_token_us),
@@ -132,15 +133,17 @@ fn report_of_totals(totals: &Totals) -> protocol::Report {
 
 /// Settings in force; what a method does not have is left out.
 pub fn effective_settings(settings: &Settings) -> protocol::EffectiveSettings {
-    let mirrors = settings.method == specula_engine::Method::Mirror;
+    let exits = settings.method == Method::Mirror;
+    let rolls_out = settings.method.rolls_out();
+    let branches = rolls_out || settings.method == Method::Recycling;
     protocol::EffectiveSettings {
         method: settings.method.name().to_owned(),
         window: settings.window as u64,
-        exit_layer: mirrors.then_some(settings.exit_layer as u64),
-        exit_top: mirrors.then_some(settings.exit_top as u64),
-        branch_budget: mirrors.then_some(settings.branch_budget as u64),
-        roots: mirrors.then(|| settings.roots.name().to_owned()),
-        allocation: mirrors.then(|| allocation_name(settings.allocation).to_owned()),
+        exit_layer: exits.then_some(settings.exit_layer as u64),
+        exit_top: rolls_out.then_some(settings.exit_top as u64),
+        branch_budget: branches.then_some(settings.branch_budget as u64),
+        roots: exits.then(|| settings.roots.name().to_owned()),
+        allocation: rolls_out.then(|| allocation_name(settings.allocation).to_owned()),
         streams: (settings.streams > 0).then_some(settings.streams as u64),
         look_ahead: (settings.streams > 0).then(|| settings.look_ahead.name().to_owned()),
         deterministic: settings.deterministic,
@@ -159,6 +162,7 @@ pub fn model_card(facts: &ModelFacts, created: u64) -> protocol::ModelCard {
         layers: facts.layers as u64,
         row_invariant: facts.row_invariant,
         draft: facts.draft.clone(),
+        draft_refused: facts.draft_refused.clone(),
         methods: facts.methods.iter().map(|s| s.method.name().to_owned()).collect(),
         defaults: facts.methods.iter().map(effective_settings).collect(),
         default_method: facts.default_method.name().to_owned(),

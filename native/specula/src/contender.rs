@@ -16,7 +16,8 @@ impl Contender {
         let mut parts = text.split(':');
         let method = parts.next().unwrap_or_default();
         if Method::from_name(method).is_none() {
-            bail!("--methods: no method `{method}`; known: none, lookup, sps, mirror");
+            let known = Method::ALL.map(Method::name).join(", ");
+            bail!("--methods: no method `{method}`; known: {known}");
         }
         let mut settings = SettingsSpec { method: Some(method.to_owned()), ..SettingsSpec::default() };
         for part in parts {

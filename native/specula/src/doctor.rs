@@ -43,10 +43,17 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
                         println!("                 {why}");
                     }
                 }
-                None => println!("draft            none: methods sps and mirror need --draft"),
+                None => println!("draft            none: methods sps, ssd and mirror need --draft"),
             }
         }
         Err(error) => println!("models           {error:#}"),
+    }
+    match startup::engine(args) {
+        Ok(engine) => match &engine.facts().draft_refused {
+            Some(why) => println!("speculation      `auto` does not use the draft: {why}"),
+            None => println!("speculation      `auto` chooses by measured speed; `specula calibrate` tells how"),
+        },
+        Err(error) => println!("speculation      {error:#}"),
     }
     match startup::plugins(args.plugins.as_deref()) {
         Ok(registry) => {

@@ -30,7 +30,8 @@ const PROMPT_LENGTHS: [usize; 14] = [1, 2, 3, 5, 8, 16, 31, 33, 64, 100, 150, 25
 const COMPANY: [usize; 7] = [2, 3, 4, 5, 6, 7, 8];
 
 /// Every method, from the narrowest to the widest settings.
-const METHODS: &str = "none,sps:window=1,sps,sps:window=16,lookup:window=3,lookup:window=16,mirror,\
+const METHODS: &str = "none,auto,sps:window=1,sps,sps:window=16,lookup:window=3,lookup:window=16,recycling,\
+                       recycling:window=8:branch_budget=40,ssd,mirror,\
                        mirror:window=1:branch_budget=4,mirror:window=2:roots=draft:allocation=per-row,\
                        mirror:window=7:branch_budget=16:roots=exit,mirror:window=8:branch_budget=64:exit_top=32,\
                        mirror:window=16:branch_budget=1:exit_top=1";

@@ -12,7 +12,7 @@ use specula_engine::{Engine, Event, Finished, PluginSpec, Round};
 use specula_protocol::{GenerateRequest, Message, PluginChoice, Prompt, ServerFrame, Speculation, Stop};
 use specula_server::wire;
 
-use crate::options::{EngineArgs, MethodArg};
+use crate::options::EngineArgs;
 use crate::startup;
 
 #[derive(Args)]
@@ -166,7 +166,7 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest> {
         ignore_eos: Some(args.ignore_eos),
         stop: (!args.stop.is_empty()).then(|| Stop::Many(args.stop.clone())),
         speculation: Some(Speculation {
-            method: args.engine.method.map(|m: MethodArg| m.method().name().to_owned()),
+            method: args.engine.method.map(|method| method.name().to_owned()),
             window: args.window,
             exit_layer: args.exit_layer,
             exit_top: args.exit_top,

@@ -1,7 +1,9 @@
 //! `specula`: the command line.
 
 mod bench;
+mod calibrate;
 mod contender;
+mod coverage;
 mod doctor;
 mod exactness;
 mod generate;
@@ -30,6 +32,8 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Measure methods against each other on the validation prompts.
     Bench(bench::BenchArgs),
+    /// Measure this machine with these models, and tell which settings follow and why.
+    Calibrate(options::EngineArgs),
     /// Compare every method with the target alone, token for token, under every parameter.
     Exactness(exactness::ExactnessArgs),
     /// Make what speculation learns from: tokenizers, targets, drafts, exits.
@@ -49,6 +53,7 @@ fn main() -> Result<()> {
         Command::Serve(args) => serve::run(args),
         Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Exactness(args) => exactness::run(args),
         Command::Train(args) => train::run(&args),
         Command::Doctor(args) => doctor::run(&args),

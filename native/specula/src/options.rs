@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use specula_engine::Method;
 
 /// What is served and where it runs.
@@ -18,12 +19,16 @@ pub(crate) struct EngineArgs {
     /// Early exits of the target (`specula train exit`). Default: exit.safetensors in the target's folder.
     #[arg(long, env = "SPECULA_EXITS", value_name = "FILE")]
     pub(crate) exits: Option<PathBuf>,
+    /// How often the exits are right (`specula train exit`), by which calibration chooses one. Default: coverage.json in
+    /// the target's folder.
+    #[arg(long, env = "SPECULA_COVERAGE", value_name = "FILE")]
+    pub(crate) coverage: Option<PathBuf>,
     /// Streams of the draft (`specula train draft`). Default: streams.safetensors in the draft's folder.
     #[arg(long = "draft-streams", env = "SPECULA_DRAFT_STREAMS", value_name = "FILE")]
     pub(crate) draft_streams: Option<PathBuf>,
-    /// Method used when a request names none. Default: mirror with a draft, lookup without.
-    #[arg(long, env = "SPECULA_METHOD")]
-    pub(crate) method: Option<MethodArg>,
+    /// Method used when a request names none. Default: auto.
+    #[arg(long, env = "SPECULA_METHOD", value_parser = methods())]
+    pub(crate) method: Option<Method>,
     /// Core of the target's thread: `cpu` leaves it to the scheduler, `cpu:N` pins it.
     #[arg(long, env = "SPECULA_TARGET_DEVICE", value_name = "DEVICE")]
     pub(crate) target_device: Option<Device>,
@@ -41,28 +46,11 @@ pub(crate) struct EngineArgs {
     pub(crate) max_waiting: u16,
 }
 
-/// A decoding method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MethodArg {
-    /// The target alone.
-    None,
-    /// Serial speculation with the draft model.
-    Sps,
-    /// Prompt look-up.
-    Lookup,
-    /// Mirror speculative decoding.
-    Mirror,
-}
-
-impl MethodArg {
-    pub(crate) fn method(self) -> Method {
-        match self {
-            Self::None => Method::None,
-            Self::Sps => Method::Sps,
-            Self::Lookup => Method::Lookup,
-            Self::Mirror => Method::Mirror,
-        }
-    }
+/// A decoding method's name.
+fn methods() -> impl TypedValueParser<Value = Method> {
+    // The parser has checked the name.
+    let parse = |name: String| Method::from_name(&name).unwrap_or(Method::Auto);
+    PossibleValuesParser::new(Method::ALL.map(Method::name)).map(parse)
 }
 
 /// Where a model runs.

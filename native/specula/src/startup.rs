@@ -8,6 +8,7 @@ use specula_engine::{Engine, EngineConfig};
 use specula_models::{Exits, LoadedModel, Streams};
 use specula_policies::{Limits, Registry};
 
+use crate::coverage;
 use crate::options::EngineArgs;
 
 mod dist {
@@ -29,13 +30,19 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
     let config = EngineConfig {
         target,
         draft,
+        draft_latency: None,
         plugins: Arc::new(plugins(args.plugins.as_deref())?),
-        default_method: args.method.map(|m| m.method()),
+        default_method: args.method,
+        coverage: coverage::read(args)?,
         max_running: usize::from(args.max_running),
         max_waiting: usize::from(args.max_waiting),
         cores: cores(args),
     };
-    Ok(Engine::start(config)?)
+    let engine = Engine::start(config)?;
+    if let Some(why) = &engine.facts().draft_refused {
+        tracing::warn!("the draft is not used by `auto`: {why}");
+    }
+    Ok(engine)
 }
 
 /// The models named, else the embedded pair. A target of one's own has no draft unless one is named.

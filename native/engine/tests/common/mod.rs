@@ -29,8 +29,10 @@ pub(crate) fn engine(max_running: usize) -> Engine {
     Engine::start(EngineConfig {
         target: open("target.gguf"),
         draft: Some(draft),
+        draft_latency: None,
         plugins: Arc::new(plugins),
         default_method: None,
+        coverage: None,
         max_running,
         max_waiting: max_running,
         // As the binary has it: a core each.

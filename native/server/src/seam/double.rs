@@ -51,6 +51,7 @@ pub(crate) fn finished(prompt_tokens: usize, completion_tokens: usize) -> Finish
     let report = Report {
         totals: Totals::default(),
         settings: settings(),
+        chosen: Vec::new(),
         seed: 5,
         row_invariant: true,
         prefill_us: 0,
@@ -97,6 +98,7 @@ impl Engine {
             methods: vec![settings()],
             default_method: Method::None,
             draft_streams: 0,
+            draft_refused: None,
             max_window: 16,
         };
         Self { facts: Arc::new(facts), token_bytes: Arc::default(), draining: Arc::default(), running: Arc::default() }

@@ -1,0 +1,78 @@
+//! Passes over made-up tokens, timed.
+
+use std::time::{Duration, Instant};
+
+use specula_decoding::model::chain_nodes;
+use specula_decoding::{LanguageModel, ModelError, TokenId};
+
+use crate::by_rows::ByRows;
+use crate::clock::exact_micros;
+
+/// Rows that are timed.
+const ROWS: [usize; 6] = [1, 2, 3, 5, 9, 17];
+/// Tokens in the cache meanwhile.
+const CONTEXT: usize = 48;
+/// Passes of each count of rows, of which the middle one counts.
+const TIMES: usize = 5;
+/// What measuring a model may take; what is not measured by then is reckoned from what is.
+const MOST: Duration = Duration::from_millis(250);
+
+/// A target's passes without and with an exit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TargetCosts {
+    pub(crate) pass: ByRows,
+    pub(crate) pass_with_exit: ByRows,
+}
+
+/// Times a target's passes.
+pub(crate) fn target_costs(model: &mut dyn LanguageModel, exit_layer: usize) -> Result<TargetCosts, ModelError> {
+    let deadline = Instant::now() + MOST;
+    let mut ranked = 0;
+    let with_exit = |model: &mut dyn LanguageModel, tokens: &[TokenId]| {
+        let nodes = chain_nodes(tokens, model.linear());
+        model.forward(&nodes, Some((exit_layer, &mut |rows| ranked += rows.rows()))).map(drop)
+    };
+    Ok(TargetCosts {
+        pass: time(model, deadline, without_exit)?,
+        pass_with_exit: time(model, deadline + MOST, with_exit)?,
+    })
+}
+
+/// Times a draft's steps.
+pub(crate) fn draft_costs(model: &mut dyn LanguageModel) -> Result<ByRows, ModelError> {
+    time(model, Instant::now() + MOST, without_exit)
+}
+
+fn without_exit(model: &mut dyn LanguageModel, tokens: &[TokenId]) -> Result<(), ModelError> {
+    model.forward(&chain_nodes(tokens, model.linear()), None).map(drop)
+}
+
+fn time(
+    model: &mut dyn LanguageModel,
+    deadline: Instant,
+    mut pass: impl FnMut(&mut dyn LanguageModel, &[TokenId]) -> Result<(), ModelError>,
+) -> Result<ByRows, ModelError> {
+    let most = model.context_length();
+    let context = CONTEXT.min(most / 2);
+    let token = |i: usize| (i * 37 % model.vocab_size()) as TokenId;
+    let tokens: Vec<TokenId> = (0..context + ROWS[ROWS.len() - 1]).map(token).collect();
+    model.keep(0, &[])?;
+    model.prefill(&tokens[..context])?;
+    let mut costs = ByRows::default();
+    for rows in ROWS.into_iter().filter(|rows| context + rows <= most) {
+        let mut took = Vec::new();
+        while took.len() < TIMES && (took.is_empty() || Instant::now() < deadline) {
+            let begin = Instant::now();
+            pass(model, &tokens[context..context + rows])?;
+            took.push(exact_micros(begin.elapsed()));
+            model.keep(context, &[])?;
+        }
+        took.sort_by(f64::total_cmp);
+        costs.learn(rows, took[took.len() / 2]);
+        // Two counts of rows make a line; a slow model gets no more.
+        if rows > 1 && Instant::now() >= deadline {
+            break;
+        }
+    }
+    Ok(costs)
+}

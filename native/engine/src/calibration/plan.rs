@@ -1,0 +1,259 @@
+//! From costs to settings, by the latency formula of ALGORITHMS §2 (Mirror-SD §3.4, arXiv:2510.13161).
+
+use std::collections::BTreeMap;
+
+use super::Costs;
+use crate::rates::expected;
+use crate::settings::{Method, Roots, Settings};
+
+/// Windows that are considered.
+const WINDOWS: [usize; 7] = [1, 2, 3, 4, 5, 6, 8];
+/// Acceptance that drafts, look-up and recycling are reckoned with before any is seen.
+const ACCEPTANCE: [f64; 3] = [0.7, 0.35, 0.35];
+/// Part of outcomes that the draft's own guesses cover, and an exit's where no table says.
+const COVERAGE: [f64; 2] = [0.75, 0.85];
+/// A draft that does not pay with this acceptance and every outcome guessed never will.
+const HOPEFUL: f64 = 0.85;
+/// Rules, draws and commit of a round, microseconds.
+const ROUND_US: f64 = 20.0;
+/// Largest branch budget chosen.
+const BRANCHES: usize = 16;
+/// Windows of each method that `auto` tries.
+const TRIED: usize = 2;
+
+/// How often the target's own token is among an exit's four best: by layer, as `specula train exit` measures it.
+pub type Coverage = BTreeMap<usize, f64>;
+
+/// What was chosen, and why.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What was measured.
+    pub costs: Costs,
+    /// Settings that each method begins with, in the order of [`Method::ALL`].
+    pub methods: Vec<Settings>,
+    /// All that was considered, best first within each method.
+    pub considered: Vec<Reckoned>,
+    /// What `auto` tries.
+    pub arms: Vec<Reckoned>,
+    /// Why the draft is not used unless a request names a method that needs it.
+    pub refused: Option<String>,
+}
+
+/// Settings with what they were reckoned to give.
+#[derive(Debug, Clone, Copy)]
+pub struct Reckoned {
+    /// The settings.
+    pub settings: Settings,
+    /// Tokens a second.
+    pub tokens_per_second: f64,
+}
+
+/// What is reckoned with.
+struct Reckoner<'a> {
+    costs: &'a Costs,
+    layers: usize,
+    coverage: Option<&'a Coverage>,
+}
+
+impl Plan {
+    /// Chooses for a target of `layers` layers; `exits` says how often exits are right, where that is known.
+    pub fn of(costs: Costs, layers: usize, coverage: Option<&Coverage>) -> Self {
+        let reckoner = Reckoner { costs: &costs, layers, coverage };
+        let has_draft = costs.step.at(1).is_some();
+        let (mut methods, mut considered, mut arms) = (Vec::new(), Vec::new(), Vec::new());
+        let refused = reckoner.refusal();
+        for method in Method::ALL.into_iter().filter(|method| has_draft || !method.needs_draft()) {
+            let ranked = reckoner.ranked(method);
+            methods.extend(ranked.first().map(|best| best.settings));
+            if method == Method::Auto {
+                continue;
+            }
+            // One exit for each window is enough to try.
+            let mut tried: Vec<Reckoned> = Vec::new();
+            for reckoned in &ranked {
+                if tried.len() < TRIED && tried.iter().all(|t| t.settings.window != reckoned.settings.window) {
+                    tried.push(*reckoned);
+                }
+            }
+            if refused.is_none() || !method.needs_draft() {
+                arms.extend(tried);
+            }
+            considered.extend(ranked);
+        }
+        Self { methods, considered, arms, refused, costs }
+    }
+}
+
+impl Reckoner<'_> {
+    /// A method's settings, best first.
+    fn ranked(&self, method: Method) -> Vec<Reckoned> {
+        let first = Settings::of(method, self.layers);
+        let windows = if matches!(method, Method::None | Method::Auto) { vec![first.window] } else { WINDOWS.to_vec() };
+        let exits: Vec<usize> = match (method, self.coverage) {
+            (Method::Mirror, Some(table)) if !table.is_empty() => table.keys().copied().collect(),
+            _ => vec![first.exit_layer],
+        };
+        let mut all = Vec::new();
+        for window in windows {
+            for &exit_layer in &exits {
+                let settings = self.with_branches(Settings { window, exit_layer, ..first });
+                all.push(Reckoned { settings, tokens_per_second: 1e6 * self.rate(&settings) });
+            }
+        }
+        all.sort_by(|a, b| b.tokens_per_second.total_cmp(&a.tokens_per_second));
+        all
+    }
+
+    /// As many branches as grow to their full length during a pass, at least a few: at run time fewer are begun where there
+    /// is less time.
+    fn with_branches(&self, settings: Settings) -> Settings {
+        let rows = settings.window + 1;
+        let Some(pass) = self.costs.pass.at(rows).filter(|_| settings.method.rolls_out()) else { return settings };
+        let fit = self.costs.step.within(pass / rows as f64, BRANCHES).unwrap_or(0);
+        Settings { branch_budget: fit.max(4), ..settings }
+    }
+
+    /// Expected tokens a microsecond.
+    fn rate(&self, settings: &Settings) -> f64 {
+        let [draft, lookup, recycling] = ACCEPTANCE;
+        match settings.method {
+            Method::Auto | Method::None => self.per_pass(0.0, 0, 0.0),
+            Method::Lookup => self.per_pass(lookup, settings.window, 0.0),
+            Method::Recycling => {
+                let rows = settings.branch_budget + 1;
+                expected(recycling, settings.window) / (self.pass(rows) + ROUND_US)
+            }
+            Method::Sps => self.serial(draft, settings.window),
+            Method::Ssd | Method::Mirror => self.mirrored(draft, settings),
+        }
+    }
+
+    fn per_pass(&self, acceptance: f64, window: usize, draft_us: f64) -> f64 {
+        expected(acceptance, window) / (self.pass(window + 1) + draft_us + ROUND_US)
+    }
+
+    fn serial(&self, acceptance: f64, window: usize) -> f64 {
+        self.per_pass(acceptance, window, window as f64 * self.step(1) + self.costs.rendezvous_us)
+    }
+
+    /// T = T_target + T_exit + T_rv, and the draft's time where it does not fit or was for nothing.
+    fn mirrored(&self, acceptance: f64, settings: &Settings) -> f64 {
+        let Settings { window, exit_layer, branch_budget, roots, .. } = *settings;
+        let rows = window + 1;
+        let exits = roots != Roots::Draft;
+        let pass = if exits { self.costs.pass_with_exit.at(rows).unwrap_or(0.0) } else { self.pass(rows) };
+        let covered = match (exits, self.coverage) {
+            (false, _) => COVERAGE[0],
+            (true, None) => COVERAGE[1],
+            (true, Some(table)) => table.get(&exit_layer).copied().unwrap_or(COVERAGE[1]),
+        };
+        // Branches of the exit have what is left of the pass; the draft's own had all of it.
+        let left = if exits { pass * (1.0 - exit_layer as f64 / self.layers as f64) } else { pass };
+        let deep = (left / self.step(branch_budget).max(1e-3)).floor() as usize;
+        let hit = covered * expected(acceptance, window.min(deep));
+        let miss = (1.0 - covered) * expected(acceptance, window);
+        let serial = (1.0 - covered) * window as f64 * self.step(1);
+        (hit + miss) / (pass + serial + self.costs.rendezvous_us + ROUND_US)
+    }
+
+    /// Why no method that drafts can be faster than the target alone.
+    fn refusal(&self) -> Option<String> {
+        self.costs.step.at(1)?;
+        let rate = |window: &usize| {
+            let serial = self.serial(HOPEFUL, *window);
+            // All hidden, every outcome guessed; what it cannot draft in a pass it does not draft.
+            let deep = (self.pass(window + 1) / self.step(1).max(1e-3)) as usize;
+            serial.max(self.per_pass(HOPEFUL, (*window).min(deep), self.costs.rendezvous_us))
+        };
+        let best = WINDOWS.iter().map(rate).fold(0.0, f64::max);
+        let alone = self.per_pass(0.0, 0, 0.0);
+        (best <= alone).then(|| {
+            format!(
+                "a step of the draft takes {:.2} ms and a pass of the target {:.2} ms: even with {:.0} % of its tokens \
+                 accepted, {:.1} tokens/s against {:.1} of the target alone",
+                self.step(1) / 1e3,
+                self.pass(1) / 1e3,
+                HOPEFUL * 100.0,
+                best * 1e6,
+                alone * 1e6,
+            )
+        })
+    }
+
+    fn pass(&self, rows: usize) -> f64 {
+        self.costs.pass.at(rows).unwrap_or(0.0)
+    }
+
+    fn step(&self, rows: usize) -> f64 {
+        self.costs.step.at(rows).unwrap_or(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::by_rows::ByRows;
+
+    /// A pass of 1 and of 9 rows, and a draft's step over 1 and 8.
+    fn costs(pass: (f64, f64), step: Option<(f64, f64)>) -> Costs {
+        let line = |one: f64, (rows, more): (usize, f64)| {
+            let mut costs = ByRows::default();
+            costs.learn(1, one);
+            costs.learn(rows, more);
+            costs
+        };
+        Costs {
+            pass: line(pass.0, (9, pass.1)),
+            pass_with_exit: line(pass.0 * 1.05, (9, pass.1 * 1.1)),
+            step: step.map(|(one, eight)| line(one, (8, eight))).unwrap_or_default(),
+            rendezvous_us: 20.0,
+        }
+    }
+
+    fn default(plan: &Plan, method: Method) -> Settings {
+        *plan.methods.iter().find(|s| s.method == method).expect("on offer")
+    }
+
+    #[test]
+    fn cheap_rows_make_long_windows() {
+        let cheap = Plan::of(costs((4000.0, 4400.0), Some((80.0, 300.0))), 8, None);
+        let dear = Plan::of(costs((1000.0, 5000.0), Some((80.0, 300.0))), 8, None);
+        for method in [Method::Sps, Method::Mirror, Method::Lookup] {
+            assert!(default(&cheap, method).window > default(&dear, method).window, "{method:?}");
+        }
+        assert_eq!(default(&cheap, Method::None).window, 0);
+        assert!(cheap.refused.is_none());
+    }
+
+    #[test]
+    fn a_slow_draft_is_for_mirrors_and_a_hopeless_one_for_nobody() {
+        let slow = Plan::of(costs((4000.0, 4400.0), Some((800.0, 900.0))), 8, None);
+        let best = |method| {
+            let arms = slow.arms.iter().filter(|arm| arm.settings.method == method);
+            arms.map(|arm| arm.tokens_per_second).fold(0.0, f64::max)
+        };
+        assert!(best(Method::Mirror) > best(Method::Sps) * 1.2, "{slow:?}");
+        assert!(slow.refused.is_none());
+        let hopeless = Plan::of(costs((4000.0, 4400.0), Some((9000.0, 9000.0))), 8, None);
+        let why = hopeless.refused.as_ref().expect("refused");
+        assert!(why.contains("9.00 ms") && why.contains("4.00 ms"), "{why}");
+        assert!(hopeless.arms.iter().all(|arm| !arm.settings.method.needs_draft()));
+        assert!(hopeless.methods.iter().any(|s| s.method == Method::Mirror), "a request may still name it");
+    }
+
+    #[test]
+    fn without_a_draft_nothing_needs_one() {
+        let plan = Plan::of(costs((4000.0, 4400.0), None), 8, None);
+        assert!(plan.methods.iter().chain(plan.arms.iter().map(|a| &a.settings)).all(|s| !s.method.needs_draft()));
+        assert!(plan.refused.is_none());
+    }
+
+    #[test]
+    fn the_exit_stands_where_it_covers_enough_in_time() {
+        let costs = costs((4000.0, 4400.0), Some((200.0, 400.0)));
+        let table = |early: f64, late: f64| Coverage::from([(2, early), (4, late), (7, 0.99)]);
+        let exit = |table| default(&Plan::of(costs.clone(), 8, Some(&table)), Method::Mirror).exit_layer;
+        assert_eq!(exit(table(0.9, 0.91)), 2, "early enough for whole windows");
+        assert_eq!(exit(table(0.3, 0.95)), 4, "an early exit that guesses badly is of no use");
+    }
+}

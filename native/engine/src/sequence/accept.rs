@@ -1,0 +1,109 @@
+//! Own draws over a pass's rows, and what an acceptance policy makes of them.
+
+use specula_decoding::verify::verify;
+use specula_decoding::{Acceptance, Next, Row, TokenId, WindowStats};
+
+use super::{Passed, Proposed, Sequence, Trouble, row_of};
+
+/// What acceptance decided.
+pub(super) struct Accepted {
+    /// Draft tokens kept, as nodes of the tree, root first.
+    pub(super) path: Vec<usize>,
+    pub(super) next: TokenId,
+    pub(super) kind: Next,
+    /// Places on the path whose token was kept although the target's own draw differed.
+    pub(super) deviations: Vec<usize>,
+    /// Rows after the sampling rules: of the kept tokens and the next.
+    pub(super) rows: Vec<Row>,
+}
+
+impl Sequence {
+    /// The target's own draws over the rows, and what the acceptance policy makes of them.
+    pub(super) fn accept(&mut self, proposed: &Proposed, passed: &Passed) -> Result<Accepted, Trouble> {
+        match proposed.tree.as_chain() {
+            // Plugins see a whole window in one call.
+            Some(window) if self.acceptance.is_some() || self.chain.has_plugins() => {
+                self.accept_window(window, proposed, passed)
+            }
+            _ => self.walk(proposed, passed),
+        }
+    }
+
+    /// Rows are processed as the walk reaches them.
+    fn walk(&mut self, proposed: &Proposed, passed: &Passed) -> Result<Accepted, Trouble> {
+        let (tree, chain) = (&proposed.tree, &mut self.chain);
+        let (mut processed, mut tokens) = (Vec::new(), Vec::new());
+        let verdict = verify(tree, |node| -> Result<TokenId, Trouble> {
+            tokens.extend(node.map(|node| tree.token(node)));
+            let depth = tokens.len();
+            let mut row = Row::new(passed.rows.row(row_of(node)));
+            chain.process(&tokens, depth, &mut [&mut row])?;
+            let drawn = chain.draw(&row, depth)?;
+            processed.push(row);
+            Ok(drawn)
+        })?;
+        let (path, next, kind) = (verdict.path, verdict.next, verdict.kind);
+        Ok(Accepted { path, next, kind, deviations: Vec::new(), rows: processed })
+    }
+
+    fn accept_window(&mut self, window: &[TokenId], proposed: &Proposed, passed: &Passed) -> Result<Accepted, Trouble> {
+        let mut processed: Vec<Row> = (0..=window.len()).map(|i| Row::new(passed.rows.row(i))).collect();
+        let mut refs: Vec<&mut Row> = processed.iter_mut().collect();
+        self.chain.process(window, 0, &mut refs)?;
+        let chain = &self.chain;
+        let own = verify(&proposed.tree, |node| chain.draw(&processed[row_of(node)], row_of(node)))?;
+        let own_accepted = own.path.len();
+        let accepted = match self.acceptance.take() {
+            None => own_accepted,
+            Some(mut policy) => {
+                let judged = self.judge(&mut *policy, (window, &proposed.log_q), &processed, own_accepted);
+                self.acceptance = Some(policy);
+                judged?
+            }
+        };
+        if accepted == own_accepted {
+            let (path, next, kind) = (own.path, own.next, own.kind);
+            return Ok(Accepted { path, next, kind, deviations: Vec::new(), rows: processed });
+        }
+        let next = self.chain.draw(&processed[accepted], accepted)?;
+        let mut deviations = Vec::new();
+        for (i, token) in window.iter().enumerate().take(accepted).skip(own_accepted) {
+            if self.chain.draw(&processed[i], i)? != *token {
+                deviations.push(i);
+            }
+        }
+        let kind = if accepted == window.len() { Next::Bonus } else { Next::Correction };
+        Ok(Accepted { path: (0..accepted).collect(), next, kind, deviations, rows: processed })
+    }
+
+    /// Asks the acceptance policy; its failure means own draw for this round, and a warning.
+    fn judge(
+        &mut self,
+        policy: &mut dyn Acceptance,
+        (window, log_q): (&[TokenId], &[f32]),
+        rows: &[Row],
+        own_accepted: usize,
+    ) -> Result<usize, Trouble> {
+        if window.is_empty() {
+            return Ok(0);
+        }
+        let mut stats = WindowStats { position: self.text.len() as u32, log_q: log_q.to_vec(), ..Default::default() };
+        for (i, token) in window.iter().enumerate() {
+            // Beyond the first mismatch a row may have lost its support: own draw never gets there.
+            let drawn = match self.chain.draw(&rows[i], i) {
+                Ok(drawn) => drawn,
+                Err(_) if i > own_accepted => break,
+                Err(error) => return Err(error.into()),
+            };
+            stats.push(&rows[i], *token, drawn);
+        }
+        stats.log_q.truncate(stats.draft.len());
+        match policy.judge(&stats) {
+            Ok(accepted) => Ok(accepted.min(stats.draft.len())),
+            Err(error) => {
+                self.warn(error);
+                Ok(own_accepted)
+            }
+        }
+    }
+}

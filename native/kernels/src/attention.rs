@@ -129,10 +129,34 @@ impl Queries<'_> {
     }
 }
 
-/// Queries that read keys and values together.
-const BLOCK: usize = 4;
 /// Slots that all queries visit before they go on: few enough for the nearest cache.
 const SPAN: usize = 4 * GROUP;
+
+/// Evaluates `$body` with constants for the number of queries and for how many sums of each are kept going at once.
+macro_rules! by_registers {
+    ($lanes:ident, $queries:expr, $n:ident, $sums:ident => $body:expr) => {
+        match ($lanes::MANY, $queries) {
+            (false, 1) => by_registers!(@ 1, 4, $n, $sums => $body),
+            (false, 2) => by_registers!(@ 2, 2, $n, $sums => $body),
+            (false, 3) => by_registers!(@ 3, 1, $n, $sums => $body),
+            (false, 4) => by_registers!(@ 4, 1, $n, $sums => $body),
+            (true, 1) => by_registers!(@ 1, 4, $n, $sums => $body),
+            (true, 2) => by_registers!(@ 2, 4, $n, $sums => $body),
+            (true, 3) => by_registers!(@ 3, 4, $n, $sums => $body),
+            (true, 4) => by_registers!(@ 4, 4, $n, $sums => $body),
+            (true, 5) => by_registers!(@ 5, 2, $n, $sums => $body),
+            (true, 6) => by_registers!(@ 6, 2, $n, $sums => $body),
+            (true, 7) => by_registers!(@ 7, 2, $n, $sums => $body),
+            (true, 8) => by_registers!(@ 8, 2, $n, $sums => $body),
+            (_, more) => unreachable!("{more} queries at once"),
+        }
+    };
+    (@ $count:literal, $each:literal, $n:ident, $sums:ident => $body:expr) => {{
+        const $n: usize = $count;
+        const $sums: usize = $each;
+        $body
+    }};
+}
 
 compiled_for_each_isa! {
     fn attend_queries(queries: &Queries<'_>, scratch: &mut Vec<f32>) = lanes attend_body;
@@ -144,7 +168,9 @@ fn attend_body<L: Lanes>(queries: &Queries<'_>, scratch: &mut Vec<f32>) {
     let (cache, kv_head) = (queries.cache, queries.kv_head);
     let shape = cache.shape();
     let (count, padded) = (queries.count(), shape.padded());
-    let blocks = || (0..count).step_by(BLOCK).map(|first| first..count.min(first + BLOCK));
+    // Queries that read keys and values together.
+    let at_once = if L::MANY { 8 } else { 4 };
+    let blocks = || (0..count).step_by(at_once).map(|first| first..count.min(first + at_once));
     let end = queries.paths.iter().map(Path::end).fold(0, usize::max);
     let extra = queries.paths.iter().map(|path| path.extra.len()).fold(0, usize::max);
     let stride = end.next_multiple_of(GROUP) + extra;
@@ -162,12 +188,9 @@ fn attend_body<L: Lanes>(queries: &Queries<'_>, scratch: &mut Vec<f32>) {
         for block in blocks() {
             let (first, groups) = (block.start, groups.clone());
             let scores = &mut scores[first * stride..block.end * stride];
-            match block.len() {
-                1 => dot_keys::<L, 1, 4>(queries.some(first), (cache, kv_head), groups, scores),
-                2 => dot_keys::<L, 2, 2>(queries.some(first), (cache, kv_head), groups, scores),
-                3 => dot_keys::<L, 3, 1>(queries.some(first), (cache, kv_head), groups, scores),
-                _ => dot_keys::<L, BLOCK, 1>(queries.some(first), (cache, kv_head), groups, scores),
-            }
+            by_registers!(L, block.len(), N, G => {
+                dot_keys::<L, N, G>(queries.some(first), (cache, kv_head), groups, scores)
+            });
         }
     }
 
@@ -191,12 +214,7 @@ fn attend_body<L: Lanes>(queries: &Queries<'_>, scratch: &mut Vec<f32>) {
             let runs = runs(from..queries.common(&block).min(from + SPAN));
             let weights = &scores[block.start * stride..block.end * stride];
             let results = &mut results[block.start * padded..block.end * padded];
-            match block.len() {
-                1 => add_values::<L, 1, 4>(weights, (cache, kv_head), runs, results),
-                2 => add_values::<L, 2, 2>(weights, (cache, kv_head), runs, results),
-                3 => add_values::<L, 3, 1>(weights, (cache, kv_head), runs, results),
-                _ => add_values::<L, BLOCK, 1>(weights, (cache, kv_head), runs, results),
-            }
+            by_registers!(L, block.len(), N, P => add_values::<L, N, P>(weights, (cache, kv_head), runs, results));
         }
     }
     for block in blocks() {

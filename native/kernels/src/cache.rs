@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::lanes::WIDTH;
+use crate::memory::Memory;
 
 /// Heads of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,9 @@ pub(crate) const GROUP: usize = WIDTH;
 pub struct KeyValues {
     shape: HeadShape,
     /// `[slot / 16][K][D][16]`.
-    keys: Vec<f32>,
+    keys: Memory<f32>,
     /// `[slot / 16][K][16][D]`, D padded with zeros.
-    values: Vec<f32>,
+    values: Memory<f32>,
 }
 
 impl KeyValues {
@@ -57,15 +58,15 @@ impl KeyValues {
     /// If H is no multiple of K, or one of them is 0.
     pub fn new(shape: HeadShape) -> Self {
         assert!(shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads) && shape.dim > 0, "{shape:?}");
-        Self { shape, keys: Vec::new(), values: Vec::new() }
+        Self { shape, keys: Memory::zeroed(0), values: Memory::zeroed(0) }
     }
 
     /// Makes room for slots `0..slots`; what is held stays.
     pub fn reserve(&mut self, slots: usize) {
-        let slots = slots.next_multiple_of(GROUP);
         if self.capacity() < slots {
-            self.keys.resize(slots * self.shape.key_width(), 0.0);
-            self.values.resize(slots * self.shape.kv_heads * self.shape.padded(), 0.0);
+            let slots = slots.next_multiple_of(GROUP).max(2 * self.capacity());
+            self.keys.grow(slots * self.shape.key_width());
+            self.values.grow(slots * self.shape.kv_heads * self.shape.padded());
         }
     }
 
@@ -106,6 +107,16 @@ impl KeyValues {
         for i in 0..width {
             self.keys[start(to) + i * GROUP] = self.keys[start(from) + i * GROUP];
         }
+    }
+
+    /// Bytes from a head's keys in one group to those in the next.
+    pub(crate) fn key_stride(&self) -> usize {
+        size_of::<f32>() * GROUP * self.shape.key_width()
+    }
+
+    /// Bytes from a head's values in one group to those in the next.
+    pub(crate) fn value_stride(&self) -> usize {
+        size_of::<f32>() * GROUP * self.shape.kv_heads * self.shape.padded()
     }
 
     /// Keys of a head in a group of slots, `[D][16]`.

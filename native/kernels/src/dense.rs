@@ -2,10 +2,11 @@
 
 use half::{bf16, f16};
 
-use crate::isa::{Isa, compiled_for_each_isa};
+use crate::isa::compiled_for_each_isa;
 use crate::lanes::Lanes;
-use crate::memory::{Memory, Plain};
-use crate::q8::TILE;
+use crate::memory::{AHEAD, LINE, Memory, Plain, ask_ahead};
+use crate::product::for_each_count;
+use crate::q8::{STRIP, TILE};
 
 /// A weight as it lies in memory.
 pub(crate) trait Weight: Plain + Send + Sync {
@@ -66,11 +67,11 @@ impl Weight for F16 {
     }
 }
 
-/// Weights `[out, in]` in tiles of 16 outputs; the last tile is filled with zeros.
+/// Weights `[out, in]` in strips of 16 outputs; the last tile is filled up with zeros.
 pub(crate) struct Dense<T> {
     out: usize,
     input: usize,
-    /// `[tile][in][16]`.
+    /// `[strip][in][16]`.
     values: Memory<T>,
 }
 
@@ -86,7 +87,7 @@ impl<T: Weight> Dense<T> {
     }
 
     fn at(&self, row: usize, column: usize) -> usize {
-        (row / TILE * self.input + column) * TILE + row % TILE
+        (row / STRIP * self.input + column) * STRIP + row % STRIP
     }
 
     pub(crate) fn out(&self) -> usize {
@@ -108,52 +109,109 @@ impl<T: Weight> Dense<T> {
         }
     }
 
-    /// Outputs of tile `tile` for rows of x `[to.len(), in]`, at most [`MOST_ROWS`](crate::q8::MOST_ROWS).
-    pub(crate) fn tile(&self, isa: Isa, tile: usize, x: &[f32], to: &mut [[f32; TILE]]) {
-        let weights = &self.values[tile * TILE * self.input..(tile + 1) * TILE * self.input];
-        tile_rows(isa, weights, x, to);
+    pub(crate) fn strip(&self, strip: usize) -> &[[T; STRIP]] {
+        self.values[strip * STRIP * self.input..(strip + 1) * STRIP * self.input].as_chunks().0
+    }
+}
+
+/// The weights of sixteen outputs.
+pub(crate) trait Strip: Copy {
+    /// Number of inputs.
+    fn width(self) -> usize;
+
+    /// The weights of one input.
+    ///
+    /// # Safety
+    /// `column` is less than the width.
+    unsafe fn column(self, column: usize) -> [f32; STRIP];
+}
+
+impl<T: Weight> Strip for &[[T; STRIP]] {
+    fn width(self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    unsafe fn column(self, column: usize) -> [f32; STRIP] {
+        // SAFETY: the caller's promise.
+        let weights = unsafe { self.get_unchecked(column) };
+        for line in weights.chunks(LINE / size_of::<T>()) {
+            ask_ahead(line.as_ptr(), AHEAD);
+        }
+        let mut wide = [0.0; STRIP];
+        for (wide, weight) in wide.iter_mut().zip(weights) {
+            *wide = weight.widen();
+        }
+        wide
     }
 }
 
 compiled_for_each_isa! {
-    fn tile_rows<T: Weight>(weights: &[T], x: &[f32], to: &mut [[f32; TILE]]) = lanes tile_rows_body;
+    /// Outputs of a tile for rows of x `[to.len(), in]`, at most [`MOST_ROWS`](crate::q8::MOST_ROWS).
+    pub(crate) fn multiply_tile<S: Strip>(strips: [S; 2], x: &[f32], to: &mut [[f32; TILE]]) = lanes tile_body;
 }
 
 #[inline(always)]
-fn tile_rows_body<L: Lanes, T: Weight>(weights: &[T], x: &[f32], to: &mut [[f32; TILE]]) {
-    match to {
-        [] => {}
-        [a] => [*a] = sums::<L, T, 1>(weights, x),
-        [a, b] => [*a, *b] = sums::<L, T, 2>(weights, x),
-        [a, b, c] => [*a, *b, *c] = sums::<L, T, 3>(weights, x),
-        [a, b, c, d] => [*a, *b, *c, *d] = sums::<L, T, 4>(weights, x),
-        _ => unreachable!("at most four rows a call"),
+fn tile_body<L: Lanes, S: Strip>(strips: [S; 2], x: &[f32], to: &mut [[f32; TILE]]) {
+    if L::MANY {
+        for_each_count!(to, ROWS of 1 2 3 4 5 6 7 8 => {
+            let mut rows = [[0.0; TILE]; ROWS];
+            sums::<L, S, ROWS, 2>(strips, x, &mut rows, 0);
+            rows
+        });
+        return;
+    }
+    // One strip and four rows, as even as can be.
+    let (count, input) = (to.len(), strips[0].width());
+    let most = count.div_ceil(count.div_ceil(4));
+    for from in (0..count).step_by(most) {
+        let to = &mut to[from..count.min(from + most)];
+        let x = &x[from * input..][..to.len() * input];
+        for_each_count!(to, ROWS of 1 2 3 4 => {
+            let mut rows = [[0.0; TILE]; ROWS];
+            sums::<L, S, ROWS, 1>([strips[0]], x, &mut rows, 0);
+            sums::<L, S, ROWS, 1>([strips[1]], x, &mut rows, STRIP);
+            rows
+        });
     }
 }
 
+/// Outputs of strips for ROWS rows, from output `first` of the tile on.
 #[inline(always)]
-fn sums<L: Lanes, T: Weight, const ROWS: usize>(weights: &[T], x: &[f32]) -> [[f32; TILE]; ROWS] {
-    let weights = weights.as_chunks::<TILE>().0;
-    let width = weights.len();
-    assert_eq!(x.len(), ROWS * width, "values of {ROWS} rows");
-    let mut y = [L::splat(0.0); ROWS];
-    for (column, weights) in weights.iter().enumerate() {
-        let mut wide = [0.0; TILE];
-        for (wide, weight) in wide.iter_mut().zip(weights) {
-            *wide = weight.widen();
-        }
-        let weights = L::load(&wide);
-        for (row, y) in y.iter_mut().enumerate() {
-            // SAFETY: column < width, row < ROWS.
-            let x = unsafe { *x.get_unchecked(row * width + column) };
-            *y = weights.mul_add(L::splat(x), *y);
+fn sums<L: Lanes, S: Strip, const ROWS: usize, const STRIPS: usize>(
+    strips: [S; STRIPS],
+    x: &[f32],
+    to: &mut [[f32; TILE]; ROWS],
+    first: usize,
+) {
+    let width = strips[0].width();
+    assert!(x.len() == ROWS * width && strips.iter().all(|s| s.width() == width), "values of {ROWS} rows");
+    let mut y = [[L::splat(0.0); STRIPS]; ROWS];
+    // Two at a time: where a byte holds two, the compiler sees which one is meant.
+    for pair in 0..width.div_ceil(2) {
+        for column in 2 * pair..(2 * pair + 2) {
+            if column == width {
+                break;
+            }
+            let mut weights = [L::splat(0.0); STRIPS];
+            for (weights, strip) in weights.iter_mut().zip(strips) {
+                // SAFETY: every strip is `width` long.
+                *weights = L::load(&unsafe { strip.column(column) });
+            }
+            for (row, y) in y.iter_mut().enumerate() {
+                // SAFETY: column < width, row < ROWS.
+                let x = L::splat(unsafe { *x.get_unchecked(row * width + column) });
+                for (y, weights) in y.iter_mut().zip(weights) {
+                    *y = weights.mul_add(x, *y);
+                }
+            }
         }
     }
-    let mut to = [[0.0; TILE]; ROWS];
     for (to, y) in to.iter_mut().zip(y) {
-        y.store(to);
+        for (to, y) in to[first..].as_chunks_mut::<STRIP>().0.iter_mut().zip(y) {
+            y.store(to);
+        }
     }
-    to
 }
 
 #[cfg(test)]

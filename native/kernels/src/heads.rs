@@ -41,7 +41,7 @@ pub fn turn_heads(isa: Isa, x: &mut [f32], how: Turn<'_>, cache: &mut KeyValues,
     assert!(how.cos.len() == rows * half && how.sin.len() == rows * half, "angles of {rows} rows");
     for (i, row) in x.chunks_exact_mut(queries + 2 * keys).enumerate() {
         if let Some(bias) = how.bias {
-            add_rows(row, bias);
+            add_rows(isa, row, bias);
         }
         let angles = (&how.cos[i * half..(i + 1) * half], &how.sin[i * half..(i + 1) * half]);
         let (q, rest) = row.split_at_mut(queries);

@@ -113,6 +113,8 @@ macro_rules! compiled_for_each_isa {
                     $crate::isa::Level::Portable => {}
                 }
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = isa;
             $portable($($arg),*)
         }
     };

@@ -6,6 +6,9 @@ pub(crate) const WIDTH: usize = 16;
 
 /// Sixteen f32. Implementations for an instruction set are used only inside functions compiled for it.
 pub(crate) trait Lanes: Copy {
+    /// Whether sixteen sums and what they are made of fit in the registers; if not, four do.
+    const MANY: bool;
+
     fn splat(x: f32) -> Self;
     fn load(from: &[f32; WIDTH]) -> Self;
     fn store(self, to: &mut [f32; WIDTH]);
@@ -18,6 +21,8 @@ pub(crate) trait Lanes: Copy {
 pub(crate) struct Portable([f32; WIDTH]);
 
 impl Lanes for Portable {
+    const MANY: bool = false;
+
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([x; WIDTH])
@@ -57,6 +62,8 @@ mod x86 {
     // SAFETY of all blocks: values of this type are only made in functions compiled for AVX2 and FMA, which an `Isa`
     // guards; loads and stores stay within sixteen floats.
     impl Lanes for Avx2 {
+        const MANY: bool = false;
+
         #[inline(always)]
         fn splat(x: f32) -> Self {
             // SAFETY: see above.
@@ -91,6 +98,8 @@ mod x86 {
 
     // SAFETY of all blocks: as above, for AVX-512 F.
     impl Lanes for Avx512 {
+        const MANY: bool = true;
+
         #[inline(always)]
         fn splat(x: f32) -> Self {
             // SAFETY: see above.

@@ -11,6 +11,7 @@
 //! of the caller.
 
 mod attention;
+mod blocks;
 mod cache;
 mod dense;
 mod gate;

@@ -53,8 +53,7 @@ const STEPS: usize = 1 << 20;
 
 /// Operations on f32 a second that one thread does in registers.
 pub fn float_operations_per_second(isa: Isa) -> f64 {
-    // Two registers a sum on AVX2.
-    best((OPERATIONS * WIDTH * SUMS / 2 * STEPS) as f64, || multiply(isa, black_box(1.0)))
+    best((OPERATIONS * WIDTH * SUMS * STEPS) as f64, || multiply(isa, black_box(1.0)))
 }
 
 compiled_for_each_isa! {
@@ -63,8 +62,18 @@ compiled_for_each_isa! {
 
 #[inline(always)]
 fn multiply_body<L: Lanes>(x: f32) {
-    let (x, mut sums) = (L::splat(x), [L::splat(0.0); SUMS / 2]);
-    for _ in 0..STEPS {
+    if L::MANY {
+        multiply_sums::<L, SUMS>(x, STEPS);
+    } else {
+        // Two registers each.
+        multiply_sums::<L, { SUMS / 2 }>(x, 2 * STEPS);
+    }
+}
+
+#[inline(always)]
+fn multiply_sums<L: Lanes, const N: usize>(x: f32, steps: usize) {
+    let (x, mut sums) = (L::splat(x), [L::splat(0.0); N]);
+    for _ in 0..steps {
         for sum in &mut sums {
             *sum = x.mul_add(x, *sum);
         }
@@ -75,6 +84,7 @@ fn multiply_body<L: Lanes>(x: f32) {
 /// Operations on int8 a second, summed in 32 bits, that one thread does in registers; `None` for portable code, which has
 /// no instruction for them.
 pub fn int8_operations_per_second(isa: Isa) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
     let rate = |bytes: usize, run: &dyn Fn()| Some(best((OPERATIONS * bytes * SUMS * STEPS) as f64, run));
     match isa.level() {
         Level::Portable => None,

@@ -1,15 +1,22 @@
 //! Sums in one stated order, and eˣ.
 
 /// Lanes of every interleaved sum.
-pub(crate) const LANES: usize = 8;
+pub(crate) const LANES: usize = 16;
 
-/// Sums eight lanes pairwise.
+/// Sums lanes pairwise: the first half of them and the second, until one is left.
 #[inline(always)]
-pub(crate) fn reduce(l: [f32; LANES]) -> f32 {
-    ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+pub(crate) fn reduce(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
-/// Σ x², summed in eight interleaved lanes, then pairwise.
+/// Σ x², summed in sixteen interleaved lanes, then pairwise.
 #[inline(always)]
 pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
@@ -45,7 +52,9 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
 /// at the bound.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    let x = x.clamp(-87.0, 88.0);
+    // Written so that each is one instruction, and that NaN stays what it is.
+    let x = if -87.0 > x { -87.0 } else { x };
+    let x = if 88.0 < x { 88.0 } else { x };
     // Adding and subtracting 1.5·2²³ rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);

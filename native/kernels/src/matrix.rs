@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 
-use crate::dense::{Bf16, Dense, F16};
+use crate::blocks::{Blocks, Layout, Q4K, Q6K, SUPER};
+use crate::dense::{Bf16, Dense, F16, multiply_tile};
 use crate::isa::Isa;
 use crate::q8::{Q8, TILE};
 use crate::quantize::{BLOCK, Quantized};
@@ -12,6 +13,8 @@ pub struct Matrix(Format);
 
 enum Format {
     Q8(Q8),
+    Q4K(Blocks<Q4K>),
+    Q6K(Blocks<Q6K>),
     F32(Dense<f32>),
     F16(Dense<F16>),
     Bf16(Dense<Bf16>),
@@ -41,6 +44,8 @@ macro_rules! each {
     ($self:expr, $w:ident => $what:expr) => {
         match &$self.0 {
             Format::Q8($w) => $what,
+            Format::Q4K($w) => $what,
+            Format::Q6K($w) => $what,
             Format::F32($w) => $what,
             Format::F16($w) => $what,
             Format::Bf16($w) => $what,
@@ -59,6 +64,24 @@ impl Matrix {
         }
         expect(out, input / BLOCK * (2 + BLOCK), bytes.len(), "bytes of Q8_0")?;
         Ok(Self(Format::Q8(Q8::pack(out, input, bytes))))
+    }
+
+    /// From GGUF's Q4_K blocks, row by row; computed in f32.
+    ///
+    /// # Errors
+    /// If `input` is not a multiple of 256 or there are not `out · input / 256` blocks.
+    pub fn q4_k(out: usize, input: usize, bytes: &[u8]) -> Result<Self, ShapeError> {
+        expect_blocks::<Q4K>(out, input, bytes, "Q4_K")?;
+        Ok(Self(Format::Q4K(Blocks::pack(out, input, bytes))))
+    }
+
+    /// From GGUF's Q6_K blocks, likewise.
+    ///
+    /// # Errors
+    /// As for [`Matrix::q4_k`].
+    pub fn q6_k(out: usize, input: usize, bytes: &[u8]) -> Result<Self, ShapeError> {
+        expect_blocks::<Q6K>(out, input, bytes, "Q6_K")?;
+        Ok(Self(Format::Q6K(Blocks::pack(out, input, bytes))))
     }
 
     /// From f32, row-major.
@@ -125,11 +148,20 @@ impl Matrix {
         let floats = || &x.floats[from * self.input()..(from + to.len()) * self.input()];
         match &self.0 {
             Format::Q8(w) => w.tile(isa, tile, x.quantized, from, to),
-            Format::F32(w) => w.tile(isa, tile, floats(), to),
-            Format::F16(w) => w.tile(isa, tile, floats(), to),
-            Format::Bf16(w) => w.tile(isa, tile, floats(), to),
+            Format::Q4K(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
+            Format::Q6K(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
+            Format::F32(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
+            Format::F16(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
+            Format::Bf16(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
         }
     }
+}
+
+fn expect_blocks<F: Layout>(out: usize, input: usize, bytes: &[u8], name: &str) -> Result<(), ShapeError> {
+    if input == 0 || !input.is_multiple_of(SUPER) {
+        return Err(ShapeError(format!("{name} rows of {input} values: not a multiple of {SUPER}")));
+    }
+    expect(out, input / SUPER * F::BYTES, bytes.len(), &format!("bytes of {name}"))
 }
 
 fn expect(rows: usize, width: usize, found: usize, what: &str) -> Result<(), ShapeError> {

@@ -1,4 +1,4 @@
-//! Zeroed memory for weights: aligned to cache lines, in huge pages where the system gives them.
+//! Zeroed memory for weights and caches: aligned to cache lines, in huge pages where the system gives them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -20,8 +20,26 @@ unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
 
-const LINE: usize = 64;
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes between the weights that are read and those that are asked for: a page. The processor's own guesses end at its
+/// border, and in the time that several rows take for what they have read, memory could give more.
+pub(crate) const AHEAD: usize = 4 << 10;
+
+/// Asks for the cache line that lies so many bytes behind this one.
+#[inline(always)]
+pub(crate) fn ask_ahead<T>(line: *const T, bytes: usize) {
+    // SAFETY: a hint; what lies at the address, and whether anything does, has no effect.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast::<i8>().wrapping_add(bytes));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (line, bytes);
+}
 
 /// A slice whose length is fixed at its making.
 pub(crate) struct Memory<T> {
@@ -60,6 +78,12 @@ impl<T: Plain> Memory<T> {
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start.cast::<T>()) else { handle_alloc_error(layout) };
         Self { start, len, owner: Owner::Heap(layout) }
+    }
+
+    /// Takes the length `len`, not less than before; what is new is zeros.
+    pub(crate) fn grow(&mut self, len: usize) {
+        let old = std::mem::replace(self, Self::zeroed(len));
+        self[..old.len()].copy_from_slice(&old);
     }
 }
 

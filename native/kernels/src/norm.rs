@@ -36,8 +36,17 @@ pub(crate) fn factor(x: &[f32], epsilon: f32) -> f32 {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn add_rows(x: &mut [f32], y: &[f32]) {
+pub fn add_rows(isa: Isa, x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len(), "sums of rows");
+    add(isa, x, y);
+}
+
+compiled_for_each_isa! {
+    fn add(x: &mut [f32], y: &[f32]) = add_body;
+}
+
+#[inline(always)]
+fn add_body(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }

@@ -13,8 +13,8 @@ pub(crate) struct Quantized {
     pub(crate) values: Vec<i8>,
     /// `[L, width / 32]`.
     pub(crate) scales: Vec<f32>,
-    /// `[L, width / 32]`: the sum of each block's values.
-    pub(crate) sums: Vec<i32>,
+    /// `[L, width / 32]`: −128 · the sum of each block's values, which products with weights that are 128 too large add.
+    pub(crate) offsets: Vec<i32>,
 }
 
 impl Quantized {
@@ -23,29 +23,31 @@ impl Quantized {
         let (count, blocks) = (rows.len() / width, width / BLOCK);
         self.values.resize(count * width, 0);
         self.scales.resize(count * blocks, 0.0);
-        self.sums.resize(count * blocks, 0);
-        let (values, scales, sums) =
-            (Parts::new(&mut self.values), Parts::new(&mut self.scales), Parts::new(&mut self.sums));
+        self.offsets.resize(count * blocks, 0);
+        let (values, scales, offsets) =
+            (Parts::new(&mut self.values), Parts::new(&mut self.scales), Parts::new(&mut self.offsets));
         team.run(count, 2, &|range| {
             let of = |width: usize| range.start * width..range.end * width;
             // SAFETY: each row is one task's.
-            let (values, scales, sums) =
-                unsafe { (values.part(of(width)), scales.part(of(blocks)), sums.part(of(blocks))) };
-            quantize(team.isa(), &rows[of(width)], values, scales, sums);
+            let (values, scales, offsets) =
+                unsafe { (values.part(of(width)), scales.part(of(blocks)), offsets.part(of(blocks))) };
+            quantize(team.isa(), &rows[of(width)], values, scales, offsets);
         });
     }
 }
 
 /// Nearest multiple of the block's largest magnitude over 127, ties to even.
-fn quantize(isa: Isa, x: &[f32], values: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+fn quantize(isa: Isa, x: &[f32], values: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
     let (x, values) = (x.as_chunks::<BLOCK>().0, values.as_chunks_mut::<BLOCK>().0);
-    for (((x, values), scale), sum) in x.iter().zip(values).zip(scales).zip(sums) {
-        (*scale, *sum) = match isa.level() {
+    for (((x, values), scale), offset) in x.iter().zip(values).zip(scales).zip(offsets) {
+        let sum;
+        (*scale, sum) = match isa.level() {
             Level::Portable => quantize_block(x, values),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa` proves that its instructions were detected.
             Level::Avx2 | Level::Avx512 => unsafe { quantize_block_avx2(x, values) },
         };
+        *offset = -128 * sum;
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
             assert!((f32::from(q.values[i]) * scale - x).abs() <= scale * 0.5001);
         }
         assert_eq!(q.values[31], 127);
-        assert_eq!((q.scales[1], q.sums[1]), (0.0, 0));
-        assert_eq!(q.sums[0], q.values[..32].iter().map(|v| i32::from(*v)).sum::<i32>());
+        assert_eq!((q.scales[1], q.offsets[1]), (0.0, 0));
+        assert_eq!(q.offsets[0], -128 * q.values[..32].iter().map(|v| i32::from(*v)).sum::<i32>());
     }
 }

@@ -53,7 +53,31 @@ fn q8_0(random: &mut Random, out: usize, input: usize) -> Matrix {
     Matrix::q8_0(out, input, &blocks).expect("whole blocks")
 }
 
+/// Blocks of any bits but for their scales, which are numbers.
+fn k_quants(random: &mut Random, blocks: usize, bytes: usize, scales: &[usize]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for _ in 0..blocks {
+        let mut block: Vec<u8> = (0..bytes).map(|_| random.next() as u8).collect();
+        for at in scales {
+            block[*at..at + 2].copy_from_slice(&f16::from_f32(random.float() * 1e-3).to_le_bytes());
+        }
+        all.extend(block);
+    }
+    all
+}
+
 fn every_format(random: &mut Random, out: usize, input: usize) -> Vec<(&'static str, Matrix)> {
+    let mut formats = byte_and_dense_formats(random, out, input);
+    if input.is_multiple_of(256) {
+        let blocks = out * input / 256;
+        let (four, six) = (k_quants(random, blocks, 144, &[0, 2]), k_quants(random, blocks, 210, &[208]));
+        formats.push(("q4_k", Matrix::q4_k(out, input, &four).expect("whole blocks")));
+        formats.push(("q6_k", Matrix::q6_k(out, input, &six).expect("whole blocks")));
+    }
+    formats
+}
+
+fn byte_and_dense_formats(random: &mut Random, out: usize, input: usize) -> Vec<(&'static str, Matrix)> {
     let floats = random.floats(out * input);
     let f16s: Vec<f16> = floats.iter().map(|x| f16::from_f32(*x)).collect();
     let bf16s: Vec<bf16> = floats.iter().map(|x| bf16::from_f32(*x)).collect();
@@ -76,7 +100,7 @@ fn product(team: &Team, matrices: &[&Matrix], x: &[f32]) -> Vec<f32> {
 fn products_have_the_same_bits_everywhere() {
     let mut random = Random(1);
     let teams = teams();
-    for (out, input) in [(1, 32), (7, 64), (16, 96), (37, 128), (64, 32), (250, 320)] {
+    for (out, input) in [(1, 32), (7, 64), (16, 96), (37, 128), (64, 32), (250, 320), (50, 512)] {
         for (name, matrix) in every_format(&mut random, out, input) {
             for rows in (1..=17).chain([33]) {
                 let x = random.floats(rows * input);
@@ -98,20 +122,30 @@ fn products_are_right() {
     for (out, input) in [(5, 32), (40, 256), (33, 1280)] {
         for (name, matrix) in every_format(&mut random, out, input) {
             let x = random.floats(3 * input);
-            let y = product(&team, &[&matrix], &x);
-            let mut row = vec![0.0; input];
-            for (i, y) in y.iter().enumerate() {
-                matrix.row(i % out, &mut row);
-                let x = &x[i / out * input..][..input];
-                let terms = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
-                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
-                // f32 sums of n terms err by at most n·2⁻²⁴ of the sum of magnitudes. Rows in int8 err by up to 1/254 of a
-                // block's largest value each.
-                let weights: f64 = row.iter().map(|w| f64::from(w.abs())).sum();
-                let bound = size * input as f64 * 2f64.powi(-24) + if name == "q8_0" { weights / 254.0 } else { 0.0 };
-                assert!((f64::from(*y) - sum).abs() <= bound * 1.001 + 1e-30, "{name} {out}×{input}: {y} for {sum}");
+            outputs_are_right(name, &matrix, &x, &product(&team, &[&matrix], &x));
+        }
+    }
+}
+
+/// Outputs y of rows x against plain sums in f64.
+fn outputs_are_right(name: &str, matrix: &Matrix, x: &[f32], y: &[f32]) {
+    let (out, input) = (matrix.out(), matrix.input());
+    let mut row = vec![0.0; input];
+    for (i, y) in y.iter().enumerate() {
+        matrix.row(i % out, &mut row);
+        let x = &x[i / out * input..][..input];
+        let terms = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+        let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+        // f32 sums of n terms err by at most n·2⁻²⁴ of the sum of magnitudes. Rows in int8 err by up to 1/254 of a block's
+        // largest value each; the scales' product and the sum of blocks are f32.
+        let mut bound = size * input as f64 * 2f64.powi(-24);
+        if name == "q8_0" {
+            for (row, x) in row.chunks(32).zip(x.chunks(32)) {
+                let most = x.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+                bound += row.iter().map(|w| f64::from(w.abs())).sum::<f64>() * f64::from(most) / 254.0;
             }
         }
+        assert!((f64::from(*y) - sum).abs() <= bound * 1.001 + 1e-30, "{name} {out}×{input}: {y} for {sum}");
     }
 }
 
@@ -135,6 +169,10 @@ fn side_by_side_is_one_after_the_other() {
 fn wrong_shapes_are_refused() {
     assert!(Matrix::q8_0(2, 48, &[0; 102]).is_err());
     assert!(Matrix::q8_0(2, 64, &[0; 135]).is_err());
+    assert!(Matrix::q4_k(2, 128, &[0; 144]).is_err());
+    assert!(Matrix::q4_k(2, 256, &[0; 287]).is_err());
+    assert!(Matrix::q6_k(0, 256, &[]).is_err());
+    assert!(Matrix::q6_k(1, 512, &[0; 421]).is_err());
     assert!(Matrix::f32(2, 3, &[0.0; 5]).is_err());
     assert!(Matrix::f32(0, 3, &[]).is_err());
     assert!(Matrix::f32(usize::MAX, 3, &[0.0; 3]).is_err());
@@ -225,21 +263,7 @@ fn attention_sees_its_path_only() {
     assert_eq!(bits(&attended(&fill(&scattered), Path { prefix: 20, extra: extra.clone() })), bits(&want));
     scattered[20] = 38;
     assert_eq!(bits(&attended(&fill(&scattered), Path { prefix: 20, extra })), bits(&want));
-    // Against softmax in f64.
-    for head in 0..4 {
-        let q = &query[head * 16..][..16];
-        let of = |row: usize, part: usize| &rows[row * stride + (4 + part * 2 + head / 2) * 16..][..16];
-        let scores: Vec<f64> = straight
-            .iter()
-            .map(|row| q.iter().zip(of(*row, 0)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / 4.0)
-            .collect();
-        let total: f64 = scores.iter().map(|s| s.exp()).sum();
-        for i in 0..16 {
-            let mixed: f64 =
-                straight.iter().zip(&scores).map(|(row, s)| s.exp() / total * f64::from(of(*row, 1)[i])).sum();
-            assert!((mixed - f64::from(want[head * 16 + i])).abs() < 1e-6);
-        }
-    }
+    attended_is_right(shape, &rows, &query, &Path { prefix: 25, extra: vec![] }, &want);
 }
 
 /// Shapes, formats and rows as chance has them.
@@ -248,16 +272,41 @@ fn products_of_any_shape_have_the_same_bits_everywhere() {
     let mut random = Random(6);
     let teams = teams();
     for _ in 0..40 {
-        let (out, input, rows) = (1 + random.below(90), 32 * (1 + random.below(12)), 1 + random.below(20));
+        let (out, input, rows) = (1 + random.below(90), 32 * (1 + random.below(16)), 1 + random.below(20));
         let x: Vec<f32> = (0..rows)
             .flat_map(|row| random.floats(input).into_iter().map(move |x| x * 7f32.powi(row as i32 % 9 - 4)))
             .collect();
         for (name, matrix) in every_format(&mut random, out, input) {
-            let singles: Vec<u32> = x.chunks(input).flat_map(|x| bits(&product(&teams[0], &[&matrix], x))).collect();
+            let singles: Vec<f32> = x.chunks(input).flat_map(|x| product(&teams[0], &[&matrix], x)).collect();
+            outputs_are_right(name, &matrix, &x, &singles);
             for team in &teams {
                 let y = bits(&product(team, &[&matrix], &x));
-                assert_eq!(y, singles, "{name} {out}×{input}, {rows} rows, {:?}", team.isa());
+                assert_eq!(y, bits(&singles), "{name} {out}×{input}, {rows} rows, {:?}", team.isa());
             }
+        }
+    }
+}
+
+/// One row's attention against softmax in f64: the bound is what rounding can do to scores, weights and sums.
+fn attended_is_right(shape: HeadShape, held: &[f32], query: &[f32], path: &Path, attended: &[f32]) {
+    let (group, dim) = (shape.heads / shape.kv_heads, shape.dim);
+    let stride = (shape.heads + 2 * shape.kv_heads) * dim;
+    let slots: Vec<usize> = (0..path.prefix).chain(path.extra.iter().map(|slot| *slot as usize)).collect();
+    for head in 0..shape.heads {
+        let part = |slot: usize, part: usize| {
+            &held[slot * stride + (shape.heads + part * shape.kv_heads + head / group) * dim..][..dim]
+        };
+        let query = &query[head * dim..][..dim];
+        let terms = |slot: &usize| query.iter().zip(part(*slot, 0)).map(|(q, k)| f64::from(*q) * f64::from(*k));
+        let root = (dim as f64).sqrt();
+        let weights: Vec<f64> = slots.iter().map(|slot| (terms(slot).sum::<f64>() / root).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let largest = slots.iter().map(|slot| terms(slot).map(f64::abs).sum::<f64>() / root).fold(0.0, f64::max);
+        // Values lie in −1…1.
+        let bound = (2.0 * (dim + 2) as f64 * largest + 2.0 * slots.len() as f64 + 16.0) * 2f64.powi(-24);
+        for (i, found) in attended[head * dim..(head + 1) * dim].iter().enumerate() {
+            let mixed: f64 = slots.iter().zip(&weights).map(|(slot, w)| w / total * f64::from(part(*slot, 1)[i])).sum();
+            assert!((mixed - f64::from(*found)).abs() <= bound, "{shape:?}, {path:?}: {found} for {mixed}, {bound}");
         }
     }
 }
@@ -301,6 +350,7 @@ fn attention_of_any_shape_has_the_same_bits_everywhere() {
             }
             let mut to = vec![0.0; width];
             attend(&teams[0], (query, stride), &cache(&alone), std::slice::from_ref(path), &mut to);
+            attended_is_right(shape, &held, query, path, &to);
             want.extend(bits(&to));
         }
         for team in &teams {

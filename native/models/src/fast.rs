@@ -208,7 +208,7 @@ impl Decoder for FastDecoder {
         });
         for (stream, (state, embedding)) in new.chunks_exact_mut(hidden).zip(begun) {
             stream.copy_from_slice(state);
-            add_rows(stream, embedding);
+            add_rows(self.team.isa(), stream, embedding);
         }
         pass.add(&self.config, paths);
         Ok(())
@@ -325,12 +325,12 @@ impl Layer {
         turn_heads(team.isa(), qkv, how, cache, pass.first_slot);
         attend(team, (qkv, qkv.len() / pass.paths.len()), cache, &pass.paths, attended);
         products(team, &[&self.output], attended, scratch, change);
-        add_rows(states, change);
+        add_rows(team.isa(), states, change);
         norm_rows(team.isa(), states, &self.feed_norm, c.rms_eps, normed);
         products(team, &[&self.gate, &self.up], normed, scratch, gates);
         gate(team, gates, c.feed_forward, gated);
         products(team, &[&self.down], gated, scratch, change);
-        add_rows(states, change);
+        add_rows(team.isa(), states, change);
     }
 }
 

@@ -127,6 +127,8 @@ impl<'a> Weights<'a> {
                 let (kind, raw) = file.raw(&gguf, order)?;
                 match kind {
                     GgmlDType::Q8_0 => Matrix::q8_0(out, input, &raw),
+                    GgmlDType::Q4K => Matrix::q4_k(out, input, &raw),
+                    GgmlDType::Q6K => Matrix::q6_k(out, input, &raw),
                     GgmlDType::F32 => Matrix::f32(out, input, &from_bytes(&raw, f32::from_le_bytes)),
                     GgmlDType::F16 => Matrix::f16(out, input, &from_bytes(&raw, f16::from_le_bytes)),
                     GgmlDType::BF16 => Matrix::bf16(out, input, &from_bytes(&raw, bf16::from_le_bytes)),

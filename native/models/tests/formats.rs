@@ -7,6 +7,7 @@ use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use random::gguf::q4_k_m;
 use random::{Model, all, fresh, largest_gap, open, open_once, refused, rows, text};
+use specula_models::Compute;
 
 #[test]
 fn folders_of_every_type_are_one_computation() {
@@ -40,6 +41,20 @@ fn quantised_files_compute_what_their_numbers_say() {
     }
     for kind in OTHER_TYPES {
         check(&all()[0], &format!("{kind:?}"), &|_| kind);
+    }
+}
+
+/// The kernels widen K-quants to the very numbers of the format's description, which candle's dequantisation follows.
+#[test]
+fn k_quants_have_the_bits_of_their_numbers() {
+    for model in all() {
+        let file = model.gguf_file(q4_k_m);
+        let label = format!("{}-k-quants", model.name);
+        let (packed, dense) = (open_once(&file.write(&label)), open_once(&file.dequantised().write(&label)));
+        for model in [&packed, &dense] {
+            assert_eq!(model.model.compute(), Compute::Kernels, "{}", model.model.computed_by());
+        }
+        assert!(rows(&packed, &text(40), 40) == rows(&dense, &text(40), 40), "{}", model.name);
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::cache::{GROUP, KeyValues};
 use crate::lanes::{Lanes, WIDTH};
+use crate::memory::ask_ahead;
 
 /// Products of N queries with the keys of groups of slots, each summed over dimensions in order; `scores` has a piece for
 /// each query, by slot. G groups are computed at once.
@@ -15,13 +16,20 @@ pub(super) fn dot_keys<L: Lanes, const N: usize, const G: usize>(
     groups: Range<usize>,
     scores: &mut [f32],
 ) {
+    let ahead = G * cache.key_stride();
     let mut from = groups.start;
     while from + G <= groups.end {
-        dot_groups::<L, N, G>(queries, std::array::from_fn(|i| cache.key_group(from + i, kv_head)), from, scores);
+        dot_groups::<L, N, G>(
+            queries,
+            std::array::from_fn(|i| cache.key_group(from + i, kv_head)),
+            from,
+            ahead,
+            scores,
+        );
         from += G;
     }
     for from in from..groups.end {
-        dot_groups::<L, N, 1>(queries, [cache.key_group(from, kv_head)], from, scores);
+        dot_groups::<L, N, 1>(queries, [cache.key_group(from, kv_head)], from, ahead, scores);
     }
 }
 
@@ -30,6 +38,7 @@ fn dot_groups<L: Lanes, const N: usize, const G: usize>(
     queries: [&[f32]; N],
     keys: [&[[f32; GROUP]]; G],
     first: usize,
+    ahead: usize,
     scores: &mut [f32],
 ) {
     let dim = keys[0].len();
@@ -37,7 +46,9 @@ fn dot_groups<L: Lanes, const N: usize, const G: usize>(
     let mut sums = [[L::splat(0.0); G]; N];
     for d in 0..dim {
         // SAFETY: all are `dim` long.
-        let keys = keys.map(|keys| L::load(unsafe { keys.get_unchecked(d) }));
+        let keys = keys.map(|keys| unsafe { keys.get_unchecked(d) });
+        keys.iter().for_each(|keys| ask_ahead(*keys, ahead));
+        let keys = keys.map(L::load);
         for (sums, query) in sums.iter_mut().zip(queries) {
             // SAFETY: as above.
             let x = L::splat(unsafe { *query.get_unchecked(d) });
@@ -91,6 +102,7 @@ fn add_parts<L: Lanes, const N: usize, const P: usize>(
     results: &mut [f32],
 ) {
     let (stride, parts) = (weights.len() / N, results.len() / N / WIDTH);
+    let ahead = cache.value_stride();
     let results = results.as_chunks_mut::<WIDTH>().0;
     let mut sums: [[L; P]; N] =
         std::array::from_fn(|n| std::array::from_fn(|p| L::load(&results[n * parts + part + p])));
@@ -101,11 +113,13 @@ fn add_parts<L: Lanes, const N: usize, const P: usize>(
         assert!(part + P <= parts && values.len() == len * parts, "values of {len} slots");
         for slot in 0..len {
             // SAFETY: slot < len and part + P ≤ parts.
-            let values = std::array::from_fn(|p| L::load(unsafe { values.get_unchecked(slot * parts + part + p) }));
+            let values: [_; P] = std::array::from_fn(|p| unsafe { values.get_unchecked(slot * parts + part + p) });
+            values.iter().for_each(|values| ask_ahead(*values, ahead));
+            let values = values.map(L::load);
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 // SAFETY: all are `len` long.
                 let weight = L::splat(unsafe { *weights.get_unchecked(slot) });
-                for (sum, value) in sums.iter_mut().zip::<[L; P]>(values) {
+                for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = value.mul_add(weight, *sum);
                 }
             }

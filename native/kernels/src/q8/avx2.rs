@@ -1,71 +1,93 @@
 //! AVX2: |w| · sign(x, w) by `vpmaddubsw`, whose 16-bit pair sums cannot saturate (128·127·2 < 2¹⁵), then `vpmaddwd`.
+//! Its registers hold the sums of one strip and four rows.
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, QUAD, TILE, Tile};
+use super::{BLOCK, FLIP, QUAD, STRIP, TILE, Tile};
+use crate::memory::{AHEAD, ask_ahead};
+use crate::product::for_each_count;
+
+/// Lanes of a register.
+const LANES: usize = 8;
+/// Registers of a strip.
+const PARTS: usize = STRIP / LANES;
+const MOST_ROWS: usize = 4;
 
 impl Tile<'_> {
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn avx2(&self, to: &mut [[f32; TILE]]) {
-        match to {
-            [] => {}
-            [a] => *a = self.rows_avx2::<1>()[0],
-            [a, b] => [*a, *b] = self.rows_avx2(),
-            [a, b, c] => [*a, *b, *c] = self.rows_avx2(),
-            [a, b, c, d] => [*a, *b, *c, *d] = self.rows_avx2(),
-            _ => unreachable!("at most four rows a call"),
+        let count = to.len();
+        // As even as can be.
+        let most = count.div_ceil(count.div_ceil(MOST_ROWS));
+        for first in (0..count).step_by(most) {
+            let to = &mut to[first..count.min(first + most)];
+            for_each_count!(to, ROWS of 1 2 3 4 => {
+                let mut rows = [[0.0; TILE]; ROWS];
+                for strip in 0..TILE / STRIP {
+                    let sums = self.rows_avx2::<ROWS>(first, strip);
+                    for (to, sums) in rows.iter_mut().zip(sums) {
+                        to[strip * STRIP..(strip + 1) * STRIP].copy_from_slice(&sums);
+                    }
+                }
+                rows
+            });
         }
     }
 
+    /// Outputs of a strip for rows `first..`.
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
-    fn rows_avx2<const ROWS: usize>(&self) -> [[f32; TILE]; ROWS] {
+    fn rows_avx2<const ROWS: usize>(&self, first: usize, strip: usize) -> [[f32; STRIP]; ROWS] {
         let blocks = self.blocks;
-        assert!(self.values.len() == blocks * BLOCK * TILE && self.scales.len() == blocks * TILE);
-        assert!(self.x.len() == ROWS * blocks * BLOCK && self.x_scales.len() == ROWS * blocks);
-        let ones = _mm256_set1_epi16(1);
+        let values = &self.values[strip * blocks * BLOCK * STRIP..][..blocks * BLOCK * STRIP];
+        let scales = &self.scales[strip * blocks * STRIP..][..blocks * STRIP];
+        let x = &self.x[first * blocks * BLOCK..][..ROWS * blocks * BLOCK];
+        let x_scales = &self.x_scales[first * blocks..][..ROWS * blocks];
+        let (ones, flip) = (_mm256_set1_epi16(1), _mm256_set1_epi8(FLIP as i8));
         // Hidden from the compiler, which else unrolls the loop over quads until the registers of several rows spill.
         let quads = if ROWS == 1 { BLOCK / QUAD } else { std::hint::black_box(BLOCK / QUAD) };
-        let mut y = [[_mm256_setzero_ps(); 2]; ROWS];
+        let mut y = [[_mm256_setzero_ps(); PARTS]; ROWS];
         for block in 0..blocks {
-            let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+            let mut sums = [[_mm256_setzero_si256(); PARTS]; ROWS];
             for quad in 0..quads {
-                // SAFETY: block < blocks and quad < 8, so 64 bytes from here lie inside `values`.
-                let w = unsafe {
-                    let at = self.values.as_ptr().add((block * BLOCK + quad * QUAD) * TILE);
-                    [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())]
-                };
-                let magnitudes = [_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])];
+                ask_ahead(values.as_ptr().wrapping_add((block * BLOCK + quad * QUAD) * STRIP), AHEAD);
+                let w: [__m256i; PARTS] = std::array::from_fn(|part| {
+                    let at = (block * BLOCK + quad * QUAD) * STRIP + part * LANES * QUAD;
+                    // SAFETY: block < blocks, quad < 8 and part < 2, so 32 bytes from here lie inside `values`.
+                    let flipped = unsafe { _mm256_loadu_si256(values.as_ptr().add(at).cast()) };
+                    _mm256_xor_si256(flipped, flip)
+                });
+                let magnitudes = w.map(|w| _mm256_abs_epi8(w));
                 for (row, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: four bytes inside row `row` of `x`.
                     let x = unsafe {
-                        let at = self.x.as_ptr().add((row * blocks + block) * BLOCK + quad * QUAD);
+                        let at = x.as_ptr().add((row * blocks + block) * BLOCK + quad * QUAD);
                         _mm256_set1_epi32(at.cast::<i32>().read_unaligned())
                     };
-                    for half in 0..2 {
-                        let pairs = _mm256_maddubs_epi16(magnitudes[half], _mm256_sign_epi8(x, w[half]));
-                        sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(pairs, ones));
+                    for part in 0..PARTS {
+                        let pairs = _mm256_maddubs_epi16(magnitudes[part], _mm256_sign_epi8(x, w[part]));
+                        sums[part] = _mm256_add_epi32(sums[part], _mm256_madd_epi16(pairs, ones));
                     }
                 }
             }
-            for half in 0..2 {
+            for part in 0..PARTS {
+                let at = block * STRIP + part * LANES;
                 // SAFETY: eight scales inside `scales`.
-                let scales = unsafe { _mm_loadu_si128(self.scales.as_ptr().add(block * TILE + half * 8).cast()) };
-                let scales = _mm256_cvtph_ps(scales);
+                let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().add(at).cast()) });
                 for row in 0..ROWS {
                     // SAFETY: inside `x_scales`.
-                    let x_scale = unsafe { *self.x_scales.get_unchecked(row * blocks + block) };
+                    let x_scale = unsafe { *x_scales.get_unchecked(row * blocks + block) };
                     let scale = _mm256_mul_ps(scales, _mm256_set1_ps(x_scale));
-                    y[row][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[row][half]), scale, y[row][half]);
+                    y[row][part] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[row][part]), scale, y[row][part]);
                 }
             }
         }
-        let mut out = [[0.0; TILE]; ROWS];
+        let mut out = [[0.0; STRIP]; ROWS];
         for (out, y) in out.iter_mut().zip(y) {
             // SAFETY: sixteen floats in `out`.
             unsafe {
                 _mm256_storeu_ps(out.as_mut_ptr(), y[0]);
-                _mm256_storeu_ps(out.as_mut_ptr().add(8), y[1]);
+                _mm256_storeu_ps(out.as_mut_ptr().add(LANES), y[1]);
             }
         }
         out

@@ -12,10 +12,12 @@ use crate::by_rows::ByRows;
 /// What was measured.
 #[derive(Debug, Clone, Default)]
 pub struct Costs {
-    /// A pass of the target by rows, microseconds.
-    pub pass: ByRows,
-    /// One with an early exit.
-    pub pass_with_exit: ByRows,
+    /// A pass of the target by rows, microseconds, on all cores that it may use.
+    pub alone: ByRows,
+    /// One that leaves the draft its cores.
+    pub beside: ByRows,
+    /// One of those with an early exit.
+    pub with_exit: ByRows,
     /// A step of the draft by rows; empty without one.
     pub step: ByRows,
     /// Handing a message over and getting an answer, microseconds.

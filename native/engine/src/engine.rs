@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use specula_decoding::{EndConditions, Ends, ModelError, TokenBytes, TokenId};
 use specula_models::{
-    ChatMessage, ChatTemplate, Latency, LoadedModel, ModelThread, Resized, Simulated, Tokenizer, check_pair,
+    ChatMessage, ChatTemplate, Cores, Latency, LoadedModel, ModelThread, Resized, Simulated, Tokenizer, check_pair,
 };
 use specula_policies::{ModelInfo, Registry};
 use tokio::sync::mpsc;
@@ -49,8 +49,8 @@ pub struct EngineConfig {
     pub max_running: usize,
     /// Generations waiting.
     pub max_waiting: usize,
-    /// Cores for the target's and the draft's thread; `None` leaves a thread to the scheduler.
-    pub cores: (Option<usize>, Option<usize>),
+    /// Cores of the target and of the draft. Those lent to the target are used while no draft works beside it.
+    pub cores: (Cores, Cores),
 }
 
 /// Facts about what is served.
@@ -174,12 +174,12 @@ impl Engine {
     /// Starts the threads that own the models.
     ///
     /// # Errors
-    /// A pair that does not share its vocabulary, a default method that needs a draft where there is none, no threads, a
-    /// model that fails when it is first measured.
+    /// A pair that does not share its vocabulary, a default method that needs a draft where there is none, models that
+    /// sessions run on already, no threads, a model that fails when it is first measured.
     pub fn start(config: EngineConfig) -> Result<Self, StartError> {
         let EngineConfig {
-            target,
-            draft,
+            mut target,
+            mut draft,
             draft_latency,
             plugins,
             default_method,
@@ -196,6 +196,10 @@ impl Engine {
             let name = default_method.name();
             return Err(StartError(format!("method `{name}` needs a draft model; name one with --draft")));
         }
+        target.model.set_cores(&cores.0).map_err(StartError)?;
+        if let Some(draft) = &mut draft {
+            draft.model.set_cores(&cores.1).map_err(StartError)?;
+        }
         let metrics = Arc::new(Mutex::new(Metrics {
             methods: Method::ALL.map(|m| (m, Totals::default())).to_vec(),
             ..Metrics::default()
@@ -204,7 +208,7 @@ impl Engine {
             .as_ref()
             .map(|draft| {
                 let factory = draft_factory(draft, target.model.config().vocab_size, draft_latency);
-                DraftWorker::spawn(factory, cores.1)
+                DraftWorker::spawn(factory, cores.1.own.first().copied())
             })
             .transpose()
             .map_err(StartError)?
@@ -212,7 +216,7 @@ impl Engine {
         let places = Places::new(max_running + max_waiting);
         let (queue, admitted) = sync_channel(places.total());
         let thread = TargetThread {
-            models: factory(&target),
+            target: target.model.clone(),
             draft: worker.clone(),
             admitted,
             max_running,
@@ -220,7 +224,8 @@ impl Engine {
             // CPU kernels are row-invariant; see the tests of `specula-models`.
             row_invariant: true,
         };
-        let plan = calibrated(thread, worker.as_ref(), target.model.config().layers, (cores.0, coverage.as_ref()))?;
+        let core = cores.0.own.first().copied();
+        let plan = calibrated(thread, worker.as_ref(), target.model.config().layers, (core, coverage.as_ref()))?;
         let facts = facts(&target, draft.as_ref(), default_method, &plan);
         let plugin_model = ModelInfo {
             vocab_size: facts.vocab_size as u32,
@@ -422,17 +427,12 @@ pub struct PluginFacts {
     pub bytes: usize,
 }
 
-fn factory(model: &LoadedModel) -> ModelFactory {
-    let model = model.model.clone();
-    Arc::new(move || model.session())
-}
-
 /// The draft with rows of the target's size, on the device that it is to run on.
 fn draft_factory(draft: &LoadedModel, rows: usize, latency: Option<Latency>) -> ModelFactory {
-    let own = factory(draft);
-    let same_size = draft.model.config().vocab_size == rows;
+    let own = draft.model.clone();
+    let same_size = own.config().vocab_size == rows;
     Arc::new(move || {
-        let model = own()?;
+        let model = own.session()?;
         let model = if same_size { model } else { Box::new(Resized::new(model, rows)) };
         Ok(match latency {
             Some(latency) => Box::new(Simulated::new(model, latency)),
@@ -470,7 +470,7 @@ fn calibrated(
     let body = move || {
         let exit_layer = (layers / 2).max(1);
         // The other end waits for it.
-        let _ = tell.send((thread.models)().and_then(|mut model| target_costs(&mut *model, exit_layer)));
+        let _ = tell.send(target_costs(&thread.target, exit_layer));
         if let Ok(learned) = learned.recv() {
             target_thread::run(thread, learned);
         }
@@ -479,12 +479,11 @@ fn calibrated(
     let failed = |error: ModelError| StartError(format!("calibration: {error}"));
     let step = draft.map(DraftWorker::measure).transpose().map_err(failed)?.unwrap_or_default();
     let costs = measured.recv().map_err(|_| StartError("the target's thread has ended".into()))?;
-    let TargetCosts { pass, pass_with_exit } = costs.map_err(failed)?;
+    let TargetCosts { alone, beside, with_exit } = costs.map_err(failed)?;
     let rendezvous_us = draft.map(DraftWorker::rendezvous_us).transpose().map_err(failed)?.unwrap_or(0.0);
-    let plan = Plan::of(Costs { pass, pass_with_exit, step, rendezvous_us }, layers, coverage);
+    let plan = Plan::of(Costs { alone, beside, with_exit, step, rendezvous_us }, layers, coverage);
     let arms = plan.arms.iter().map(|arm| (arm.settings, arm.tokens_per_second / 1e6)).collect();
-    let Costs { pass, pass_with_exit, .. } = plan.costs.clone();
     // If the thread died, the first request shows it.
-    let _ = give.send(Learned::new(pass, pass_with_exit, Arms::new(arms), layers));
+    let _ = give.send(Learned::new(&plan.costs, Arms::new(arms), layers));
     Ok(plan)
 }

@@ -4,15 +4,15 @@ use specula_decoding::Recycling;
 
 use crate::auto::Arms;
 use crate::by_rows::ByRows;
+use crate::calibration::Costs;
 use crate::rates::Rates;
 
 /// Costs in microseconds, acceptance, and what the target said.
 #[derive(Debug, Clone)]
 pub(crate) struct Learned {
-    /// A target pass by rows, without an exit.
-    pub(crate) pass: ByRows,
-    /// One with an exit.
-    pub(crate) pass_with_exit: ByRows,
+    alone: ByRows,
+    beside: ByRows,
+    with_exit: ByRows,
     /// Apart for sampling and greedy decoding.
     rates: [Rates; 2],
     /// Whoever asks: one tenant. It moves speed, never text.
@@ -23,17 +23,35 @@ pub(crate) struct Learned {
 }
 
 impl Learned {
-    pub(crate) fn new(pass: ByRows, pass_with_exit: ByRows, arms: Arms, layers: usize) -> Self {
-        Self { pass, pass_with_exit, rates: Default::default(), recycling: Recycling::default(), arms, layers }
+    pub(crate) fn new(costs: &Costs, arms: Arms, layers: usize) -> Self {
+        Self {
+            alone: costs.alone.clone(),
+            beside: costs.beside.clone(),
+            with_exit: costs.with_exit.clone(),
+            rates: Default::default(),
+            recycling: Recycling::default(),
+            arms,
+            layers,
+        }
     }
 
     pub(crate) fn rates(&mut self, greedy: bool) -> &mut Rates {
         &mut self.rates[usize::from(greedy)]
     }
 
+    /// What passes cost, by whether the draft works beside them and whether an exit looks into them.
+    pub(crate) fn costs(&mut self, beside: bool, exit: bool) -> &mut ByRows {
+        match (beside, exit) {
+            (_, true) => &mut self.with_exit,
+            (true, false) => &mut self.beside,
+            (false, false) => &mut self.alone,
+        }
+    }
+
     /// What one more row adds to a pass of `rows` rows.
-    pub(crate) fn row_us(&self, rows: usize) -> f64 {
-        let cost = |rows| self.pass.at(rows).unwrap_or(0.0);
+    pub(crate) fn row_us(&mut self, beside: bool, rows: usize) -> f64 {
+        let costs = self.costs(beside, false);
+        let cost = |rows| costs.at(rows).unwrap_or(0.0);
         ((cost(rows.max(2)) - cost(1)) / (rows.max(2) - 1) as f64).max(0.0)
     }
 }

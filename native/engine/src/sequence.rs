@@ -269,6 +269,11 @@ impl Sequence {
         self.settings.method
     }
 
+    /// Whether the draft is to work during the next pass.
+    pub(crate) fn rolls_out(&self) -> bool {
+        self.now.method.rolls_out()
+    }
+
     pub(crate) fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
     }
@@ -354,7 +359,7 @@ impl Sequence {
     }
 
     /// One pass of the target over the last committed token and the draft's, with the exit message half-way.
-    fn pass(&mut self, tree: &TokenTree, learned: &Learned) -> Result<Passed, Trouble> {
+    fn pass(&mut self, tree: &TokenTree, learned: &mut Learned) -> Result<Passed, Trouble> {
         let anchor = self.text.len() - 1;
         let mut nodes = vec![NewNode { token: self.text[anchor], parent: anchor.checked_sub(1) }];
         nodes.extend(tree.nodes().map(|(token, parent)| NewNode { token, parent: Some(anchor + row_of(parent)) }));
@@ -363,7 +368,7 @@ impl Sequence {
         let exits = self.now.roots != Roots::Draft && window.is_some();
         let began = Instant::now();
         if let (Some(window), Some(link)) = (window, &self.draft) {
-            let cost = if exits { learned.pass_with_exit.at(nodes.len()) } else { learned.pass.at(nodes.len()) };
+            let cost = learned.costs(true, exits).at(nodes.len());
             let suffix = 1.0 - self.now.exit_layer as f64 / learned.layers as f64;
             link.pass_begins(window.to_vec(), overlap_of(cost, suffix))?;
         }
@@ -439,8 +444,8 @@ impl Sequence {
     /// Takes in what the round told of costs and guesses.
     fn learn(&mut self, proposed: &Proposed, passed: &Passed, accepted: &Accepted, learned: &mut Learned) {
         let rows = passed.rows.rows();
-        let cost = if passed.exit.is_some() { &mut learned.pass_with_exit } else { &mut learned.pass };
-        cost.learn(rows, exact_micros(passed.ended - passed.began));
+        let took = exact_micros(passed.ended - passed.began);
+        learned.costs(self.rolls_out(), passed.exit.is_some()).learn(rows, took);
         for rates in [&mut self.rates, learned.rates(self.chain.sampling().is_greedy())] {
             rates.learn(proposed.guesser, &proposed.tree, accepted.path.len());
         }

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use specula_decoding::Ends;
+use specula_models::Model;
 
-use crate::draft_worker::{DraftWorker, ModelFactory};
+use crate::draft_worker::DraftWorker;
 use crate::engine::Metrics;
 use crate::event::{Event, Failure};
 use crate::learned::Learned;
@@ -28,7 +29,7 @@ pub(crate) struct Admitted {
 
 /// What the thread owns.
 pub(crate) struct TargetThread {
-    pub(crate) models: ModelFactory,
+    pub(crate) target: Model,
     pub(crate) draft: Option<DraftWorker>,
     pub(crate) admitted: Receiver<Admitted>,
     pub(crate) max_running: usize,
@@ -84,7 +85,7 @@ impl TargetThread {
     fn begin(&self, admitted: Admitted, id: u64, learned: &mut Learned) -> Option<Sequence> {
         let Admitted { request, ends, channel } = admitted;
         let events = channel.events.clone();
-        let born = (self.models)().map_err(|error| Failure::Engine(error.to_string())).and_then(|model| {
+        let born = self.target.session().map_err(|error| Failure::Engine(error.to_string())).and_then(|model| {
             let draft = self.draft.clone();
             let birth = Birth { id, request, model, ends, draft, channel, row_invariant: self.row_invariant };
             Sequence::new(birth, learned)
@@ -106,6 +107,8 @@ impl TargetThread {
 
     /// One turn for every running generation; whether all of them wait for their readers.
     fn turns(&self, running: &mut Vec<Sequence>, learned: &mut Learned) -> bool {
+        // Otherwise the draft needs what is lent.
+        self.target.spread(!running.iter().any(Sequence::rolls_out));
         let mut parked = true;
         running.retain_mut(|sequence| {
             // A defect in one generation must not end the others.

@@ -11,6 +11,7 @@ use specula_kernels::{
 };
 
 use crate::config::ModelConfig;
+use crate::cores::{Cores, Crew, Part};
 use crate::exit::{Adapter, Exits};
 use crate::session::{Decoder, new_paths, stream_nodes};
 use crate::slots::Slots;
@@ -20,7 +21,7 @@ use crate::weights::Weights;
 /// Immutable weights; sequences bring their caches.
 pub(crate) struct FastDecoder {
     config: ModelConfig,
-    team: Team,
+    crew: Crew,
     /// `None`: the head's rows.
     embeddings: Option<Matrix>,
     layers: Vec<Layer>,
@@ -104,7 +105,7 @@ impl FastDecoder {
             head: table(if c.tied_head { EMBEDDINGS } else { "lm_head" })?,
             layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<Result<_, _>>()?,
             norm: weights.values(c.hidden, "model.norm.weight")?,
-            team: Team::alone(Isa::best()),
+            crew: Crew::alone(),
             exits: BTreeMap::new(),
             streams: None,
             config,
@@ -136,9 +137,42 @@ impl FastDecoder {
         Ok(())
     }
 
+    /// Takes cores to work on.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub(crate) fn set_cores(&mut self, cores: &Cores) -> Result<(), String> {
+        self.crew = Crew::start(cores)?;
+        Ok(())
+    }
+
+    pub(crate) fn crew(&self) -> &Crew {
+        &self.crew
+    }
+
     /// The instructions in use.
     pub(crate) fn isa(&self) -> Isa {
-        self.team.isa()
+        self.crew.isa()
+    }
+
+    /// Final norm and head over the states after `layer` layers; before them the adapter, where the layer has one.
+    fn head_rows(&self, team: &Team, layer: usize, rows: &mut Buffers, logits: &mut [f32]) {
+        let states = match self.exits.get(&layer) {
+            None => &rows.states,
+            Some(exit) => {
+                products(team, &[&exit.weights], &rows.states, &mut rows.scratch, &mut rows.change);
+                for (change, states) in
+                    rows.change.chunks_exact_mut(self.config.hidden).zip(rows.states.chunks_exact(self.config.hidden))
+                {
+                    for (change, (state, bias)) in change.iter_mut().zip(states.iter().zip(&exit.bias)) {
+                        *change += state + bias;
+                    }
+                }
+                &rows.change
+            }
+        };
+        norm_rows(team.isa(), states, &self.norm, self.config.rms_eps, &mut rows.normed);
+        products(team, &[&self.head], &rows.normed, &mut rows.scratch, logits);
     }
 }
 
@@ -178,9 +212,11 @@ impl Decoder for FastDecoder {
     }
 
     fn run(&self, pass: &mut FastPass, cache: &mut FastCache, until: usize) -> Result<(), ModelError> {
-        for index in pass.next_layer..until {
-            self.layers[index].forward(self, pass, &mut cache.layers[index], &mut cache.rows);
-        }
+        self.crew.work(pass.paths.len(), Part::Layers(until - pass.next_layer), |team| {
+            for index in pass.next_layer..until {
+                self.layers[index].forward((&self.config, team), pass, &mut cache.layers[index], &mut cache.rows);
+            }
+        });
         pass.next_layer = until;
         Ok(())
     }
@@ -208,7 +244,7 @@ impl Decoder for FastDecoder {
         });
         for (stream, (state, embedding)) in new.chunks_exact_mut(hidden).zip(begun) {
             stream.copy_from_slice(state);
-            add_rows(self.team.isa(), stream, embedding);
+            add_rows(self.isa(), stream, embedding);
         }
         pass.add(&self.config, paths);
         Ok(())
@@ -220,23 +256,8 @@ impl Decoder for FastDecoder {
 
     fn rows(&self, pass: &FastPass, cache: &mut FastCache) -> Result<Logits, ModelError> {
         let rows = &mut cache.rows;
-        let states = match self.exits.get(&pass.next_layer) {
-            None => &rows.states,
-            Some(exit) => {
-                products(&self.team, &[&exit.weights], &rows.states, &mut rows.scratch, &mut rows.change);
-                for (change, states) in
-                    rows.change.chunks_exact_mut(self.config.hidden).zip(rows.states.chunks_exact(self.config.hidden))
-                {
-                    for (change, (state, bias)) in change.iter_mut().zip(states.iter().zip(&exit.bias)) {
-                        *change += state + bias;
-                    }
-                }
-                &rows.change
-            }
-        };
-        norm_rows(self.team.isa(), states, &self.norm, self.config.rms_eps, &mut rows.normed);
         let mut logits = vec![0.0; pass.paths.len() * self.config.vocab_size];
-        products(&self.team, &[&self.head], &rows.normed, &mut rows.scratch, &mut logits);
+        self.crew.work(pass.paths.len(), Part::Head, |team| self.head_rows(team, pass.next_layer, rows, &mut logits));
         Ok(Logits::new(logits, self.config.vocab_size))
     }
 
@@ -311,8 +332,7 @@ impl Layer {
         })
     }
 
-    fn forward(&self, decoder: &FastDecoder, pass: &FastPass, cache: &mut KeyValues, rows: &mut Buffers) {
-        let FastDecoder { config: c, team, .. } = decoder;
+    fn forward(&self, (c, team): (&ModelConfig, &Team), pass: &FastPass, cache: &mut KeyValues, rows: &mut Buffers) {
         let Buffers { states, normed, qkv, attended, gates, gated, change, scratch } = rows;
         norm_rows(team.isa(), states, &self.input_norm, c.rms_eps, normed);
         products(team, &self.qkv.each_ref(), normed, scratch, qkv);

@@ -9,6 +9,7 @@ mod attention;
 mod batch_attention;
 mod cache;
 mod config;
+mod cores;
 mod exit;
 mod export;
 mod fast;
@@ -31,6 +32,7 @@ mod transformer;
 mod weights;
 
 pub use config::{Architecture, ModelConfig};
+pub use cores::{Cores, available_cores};
 pub use exit::Exits;
 pub use export::write_gguf;
 pub use load::{Head, LoadError, LoadedModel, ModelFolder};

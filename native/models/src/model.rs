@@ -5,6 +5,7 @@ use std::sync::Arc;
 use specula_decoding::{LanguageModel, ModelError, TokenId};
 
 use crate::config::ModelConfig;
+use crate::cores::Cores;
 use crate::exit::Exits;
 use crate::fast::FastDecoder;
 use crate::session::{Decoder, Session, Trace};
@@ -22,7 +23,7 @@ pub enum Compute {
     Candle,
 }
 
-const SHARED: &str = "a model takes exits and streams before its first session";
+const SHARED: &str = "a model takes exits, streams and cores before its first session";
 
 /// Weights in memory, shared by the sequences that run on them; cheap to clone.
 #[derive(Clone)]
@@ -79,6 +80,24 @@ impl Model {
                 Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams);
                 Ok(())
             }
+        }
+    }
+
+    /// Gives the model cores to work on; candle's decoder uses the caller's alone. Before the first session.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn set_cores(&mut self, cores: &Cores) -> Result<(), String> {
+        match &mut self.0 {
+            Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_cores(cores),
+            Decoders::Candle { .. } => Ok(()),
+        }
+    }
+
+    /// Whether passes use the cores lent to the model too, from the next one on. For the thread that computes.
+    pub fn spread(&self, on: bool) {
+        if let Decoders::Kernels(decoder) = &self.0 {
+            decoder.crew().spread(on);
         }
     }
 

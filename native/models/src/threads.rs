@@ -2,6 +2,8 @@
 //! process-wide pool; a model thread is a rayon pool of its own, and the process-wide pool is limited to one thread, so
 //! that two models never wait for each other.
 
+use crate::cores::pin;
+
 /// Limits candle's process-wide pool to one thread, in which case its users run inline and take no lock. Call before
 /// the first tensor and before any other thread starts.
 ///
@@ -32,9 +34,8 @@ impl ModelThread {
             .num_threads(1)
             .thread_name(move |_| name.clone())
             .start_handler(move |_| {
-                if let Some(id) = core {
-                    // Best effort: a container may forbid it, and then the scheduler decides.
-                    core_affinity::set_for_current(core_affinity::CoreId { id });
+                if let Some(core) = core {
+                    pin(core);
                 }
             })
             .build()

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, NewNode, TokenId};
-use specula_models::{Compute, LoadedModel, Streams};
+use specula_models::{Compute, Cores, LoadedModel, Streams, available_cores};
 
 const BOTH: [Compute; 2] = [Compute::Kernels, Compute::Candle];
 
@@ -97,6 +97,30 @@ fn prefill_chunks_do_not_matter() {
         for chunks in [vec![300], vec![2], vec![3, 5], vec![17], vec![33, 1], vec![64, 100]] {
             assert_eq!(row(&chunks), want, "{name}, {compute:?}, chunks {chunks:?}");
         }
+    }
+}
+
+/// Helpers on further cores, and cores lent and taken back in between.
+#[test]
+fn cores_do_not_matter() {
+    let all = text(120);
+    let rows = |cores: &Cores| {
+        let mut model = open("draft.gguf", Compute::Kernels);
+        model.model.set_cores(cores).expect("threads");
+        let mut session = session(&model, &all[..60]);
+        let mut bits_of = Vec::new();
+        for (i, token) in all.chunks(3).skip(20).enumerate() {
+            model.model.spread(i % 3 > 0);
+            let rows = session.forward(&chain_nodes(token, session.linear()), None).expect("rows");
+            bits_of.extend((0..rows.rows()).map(|row| bits(rows.row(row))));
+        }
+        bits_of
+    };
+    let alone = rows(&Cores::default());
+    let (first, others) = (available_cores()[0], available_cores());
+    for (own, lent) in [(vec![first; 3], vec![]), (vec![first], others.clone()), (others, vec![first, first])] {
+        let cores = Cores { own, lent };
+        assert!(rows(&cores) == alone, "{cores:?}");
     }
 }
 

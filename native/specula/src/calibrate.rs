@@ -13,8 +13,9 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     let engine = startup::engine(args)?;
     let plan = engine.plan();
     println!("Costs, microseconds by rows:");
-    costs("target's pass", &plan.costs.pass);
-    costs("with an exit", &plan.costs.pass_with_exit);
+    costs("target alone", &plan.costs.alone);
+    costs("beside a draft", &plan.costs.beside);
+    costs("with an exit", &plan.costs.with_exit);
     costs("draft's step", &plan.costs.step);
     println!("  rendezvous       {:.1}", plan.costs.rendezvous_us);
     if let Some(coverage) = coverage::read(args)? {

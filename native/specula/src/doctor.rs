@@ -1,24 +1,22 @@
 //! `specula doctor`: what is here, what is missing, and how to get it.
 
 use anyhow::Result;
+use specula_models::{Cores, available_cores};
 
 use crate::options::EngineArgs;
-use crate::startup;
+use crate::{device, startup};
 
 pub(crate) fn run(args: &EngineArgs) -> Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let place = |core: Option<usize>| core.map_or("any core".to_owned(), |c| format!("core {c}"));
-    let (target_core, draft_core) = startup::cores(args);
+    let cores = available_cores();
     println!("specula {}", env!("CARGO_PKG_VERSION"));
-    println!("cores            {cores}");
-    println!("target's thread  {}", place(target_core));
-    println!("draft's thread   {}", place(draft_core));
-    if cores < 2 {
+    println!("cores            {}", device::list(&cores));
+    if cores.len() < 2 {
         println!("                 with one core the draft cannot work beside the target: `mirror` cannot gain");
     }
     println!("accelerators     none in this build (CPU only)");
     match startup::pair(args) {
         Ok((target, draft)) => {
+            let places = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device));
             let config = target.model.config();
             println!(
                 "target           {} ({}, {} layers, {} tokens of context, vocabulary {})",
@@ -28,7 +26,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
                 config.context_length,
                 config.vocab_size
             );
-            println!("                 computed by {}", target.model.computed_by());
+            println!("                 computed by {}, {}", target.model.computed_by(), cores_of(&places.0));
             match draft {
                 Some(draft) => {
                     let config = draft.model.config();
@@ -38,7 +36,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
                         config.architecture.name(),
                         config.layers
                     );
-                    println!("                 computed by {}", draft.model.computed_by());
+                    println!("                 computed by {}, {}", draft.model.computed_by(), cores_of(&places.1));
                     if let Err(why) = specula_models::check_pair(&target, &draft) {
                         println!("                 {why}");
                     }
@@ -68,4 +66,12 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     let page = if startup::PAGE.is_empty() { "missing: build with `cargo xtask build`" } else { "embedded" };
     println!("page             {page}");
     Ok(())
+}
+
+fn cores_of(cores: &Cores) -> String {
+    let own = format!("on cores {}", device::list(&cores.own));
+    match &cores.lent[..] {
+        [] => own,
+        lent => format!("{own}, and on {} while no draft works beside it", device::list(lent)),
+    }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod calibrate;
 mod contender;
 mod coverage;
+mod device;
 mod doctor;
 mod exactness;
 mod generate;

@@ -9,6 +9,7 @@ use specula_models::{Exits, LoadedModel, Streams};
 use specula_policies::{Limits, Registry};
 
 use crate::coverage;
+use crate::device;
 use crate::options::EngineArgs;
 
 mod dist {
@@ -27,6 +28,7 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
     for model in [Some(&target), draft.as_ref()].into_iter().flatten() {
         tracing::info!(model = model.name, by = model.model.computed_by(), "computed");
     }
+    let cores = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device));
     let config = EngineConfig {
         target,
         draft,
@@ -36,7 +38,7 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
         coverage: coverage::read(args)?,
         max_running: usize::from(args.max_running),
         max_waiting: usize::from(args.max_waiting),
-        cores: cores(args),
+        cores,
     };
     let engine = Engine::start(config)?;
     if let Some(why) = &engine.facts().draft_refused {
@@ -87,11 +89,4 @@ pub(crate) fn plugins(folder: Option<&Path>) -> Result<Registry> {
         }
     }
     Ok(registry)
-}
-
-/// Cores for target and draft: by default the first and the last, so that both halves of a round run at once.
-pub(crate) fn cores(args: &EngineArgs) -> (Option<usize>, Option<usize>) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let own = |core| (cores >= 2).then_some(core);
-    (args.target_device.map_or(own(0), |d| d.core()), args.draft_device.map_or(own(cores - 1), |d| d.core()))
 }

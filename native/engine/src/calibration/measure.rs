@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, ModelError, TokenId};
 
+use specula_models::Model;
+
 use crate::by_rows::ByRows;
 use crate::clock::exact_micros;
 
@@ -14,33 +16,35 @@ const ROWS: [usize; 6] = [1, 2, 3, 5, 9, 17];
 const CONTEXT: usize = 48;
 /// Passes of each count of rows, of which the middle one counts.
 const TIMES: usize = 5;
-/// What measuring a model may take; what is not measured by then is reckoned from what is.
-const MOST: Duration = Duration::from_millis(250);
+/// What each measurement may take; what is not measured by then is reckoned from what is.
+const MOST: Duration = Duration::from_millis(150);
 
-/// A target's passes without and with an exit.
+/// A target's passes: on all cores, on those that the draft leaves, and there with an exit.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TargetCosts {
-    pub(crate) pass: ByRows,
-    pub(crate) pass_with_exit: ByRows,
+    pub(crate) alone: ByRows,
+    pub(crate) beside: ByRows,
+    pub(crate) with_exit: ByRows,
 }
 
-/// Times a target's passes.
-pub(crate) fn target_costs(model: &mut dyn LanguageModel, exit_layer: usize) -> Result<TargetCosts, ModelError> {
-    let deadline = Instant::now() + MOST;
+/// Times a target's passes. For the thread that computes.
+pub(crate) fn target_costs(target: &Model, exit_layer: usize) -> Result<TargetCosts, ModelError> {
+    let mut session = target.session()?;
+    let model = &mut *session;
     let mut ranked = 0;
     let with_exit = |model: &mut dyn LanguageModel, tokens: &[TokenId]| {
         let nodes = chain_nodes(tokens, model.linear());
         model.forward(&nodes, Some((exit_layer, &mut |rows| ranked += rows.rows()))).map(drop)
     };
-    Ok(TargetCosts {
-        pass: time(model, deadline, without_exit)?,
-        pass_with_exit: time(model, deadline + MOST, with_exit)?,
-    })
+    target.spread(true);
+    let alone = time(model, without_exit)?;
+    target.spread(false);
+    Ok(TargetCosts { alone, beside: time(model, without_exit)?, with_exit: time(model, with_exit)? })
 }
 
 /// Times a draft's steps.
 pub(crate) fn draft_costs(model: &mut dyn LanguageModel) -> Result<ByRows, ModelError> {
-    time(model, Instant::now() + MOST, without_exit)
+    time(model, without_exit)
 }
 
 fn without_exit(model: &mut dyn LanguageModel, tokens: &[TokenId]) -> Result<(), ModelError> {
@@ -49,9 +53,9 @@ fn without_exit(model: &mut dyn LanguageModel, tokens: &[TokenId]) -> Result<(),
 
 fn time(
     model: &mut dyn LanguageModel,
-    deadline: Instant,
     mut pass: impl FnMut(&mut dyn LanguageModel, &[TokenId]) -> Result<(), ModelError>,
 ) -> Result<ByRows, ModelError> {
+    let deadline = Instant::now() + MOST;
     let most = model.context_length();
     let context = CONTEXT.min(most / 2);
     let token = |i: usize| (i * 37 % model.vocab_size()) as TokenId;

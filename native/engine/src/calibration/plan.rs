@@ -108,7 +108,7 @@ impl Reckoner<'_> {
     /// is less time.
     fn with_branches(&self, settings: Settings) -> Settings {
         let rows = settings.window + 1;
-        let Some(pass) = self.costs.pass.at(rows).filter(|_| settings.method.rolls_out()) else { return settings };
+        let Some(pass) = self.costs.beside.at(rows).filter(|_| settings.method.rolls_out()) else { return settings };
         let fit = self.costs.step.within(pass / rows as f64, BRANCHES).unwrap_or(0);
         Settings { branch_budget: fit.max(4), ..settings }
     }
@@ -141,7 +141,8 @@ impl Reckoner<'_> {
         let Settings { window, exit_layer, branch_budget, roots, .. } = *settings;
         let rows = window + 1;
         let exits = roots != Roots::Draft;
-        let pass = if exits { self.costs.pass_with_exit.at(rows).unwrap_or(0.0) } else { self.pass(rows) };
+        let costs = if exits { &self.costs.with_exit } else { &self.costs.beside };
+        let pass = costs.at(rows).unwrap_or(0.0);
         let covered = match (exits, self.coverage) {
             (false, _) => COVERAGE[0],
             (true, None) => COVERAGE[1],
@@ -162,8 +163,9 @@ impl Reckoner<'_> {
         let rate = |window: &usize| {
             let serial = self.serial(HOPEFUL, *window);
             // All hidden, every outcome guessed; what it cannot draft in a pass it does not draft.
-            let deep = (self.pass(window + 1) / self.step(1).max(1e-3)) as usize;
-            serial.max(self.per_pass(HOPEFUL, (*window).min(deep), self.costs.rendezvous_us))
+            let pass = self.costs.beside.at(window + 1).unwrap_or(0.0);
+            let deep = (pass / self.step(1).max(1e-3)) as usize;
+            serial.max(expected(HOPEFUL, (*window).min(deep)) / (pass + self.costs.rendezvous_us + ROUND_US))
         };
         let best = WINDOWS.iter().map(rate).fold(0.0, f64::max);
         let alone = self.per_pass(0.0, 0, 0.0);
@@ -180,8 +182,9 @@ impl Reckoner<'_> {
         })
     }
 
+    /// A pass without a draft beside it.
     fn pass(&self, rows: usize) -> f64 {
-        self.costs.pass.at(rows).unwrap_or(0.0)
+        self.costs.alone.at(rows).unwrap_or(0.0)
     }
 
     fn step(&self, rows: usize) -> f64 {
@@ -203,8 +206,9 @@ mod tests {
             costs
         };
         Costs {
-            pass: line(pass.0, (9, pass.1)),
-            pass_with_exit: line(pass.0 * 1.05, (9, pass.1 * 1.1)),
+            alone: line(pass.0, (9, pass.1)),
+            beside: line(pass.0, (9, pass.1)),
+            with_exit: line(pass.0 * 1.05, (9, pass.1 * 1.1)),
             step: step.map(|(one, eight)| line(one, (8, eight))).unwrap_or_default(),
             rendezvous_us: 20.0,
         }

@@ -9,7 +9,7 @@ use specula_decoding::LogProbs;
 use specula_engine::{
     Engine, EngineConfig, Event, EventStream, Finished, PluginSpec, RequestSpec, Round, SettingsSpec,
 };
-use specula_models::{LoadedModel, Streams};
+use specula_models::{Cores, LoadedModel, Streams, available_cores};
 use specula_policies::{Limits, Registry};
 
 fn root() -> PathBuf {
@@ -25,7 +25,6 @@ pub(crate) fn engine(max_running: usize) -> Engine {
     assert!(refused.is_empty() && !plugins.list().is_empty(), "`cargo xtask build --only plugins` makes {folder:?}");
     let mut draft = open("draft.gguf");
     draft.model.set_streams(&streams(draft.model.config().hidden)).expect("of its shape");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Engine::start(EngineConfig {
         target: open("target.gguf"),
         draft: Some(draft),
@@ -35,10 +34,17 @@ pub(crate) fn engine(max_running: usize) -> Engine {
         coverage: None,
         max_running,
         max_waiting: max_running,
-        // As the binary has it: a core each.
-        cores: if cores > 1 { (Some(0), Some(cores - 1)) } else { (None, None) },
+        cores: cores(),
     })
     .expect("the embedded pair fits")
+}
+
+/// As the binary has it: a core each, the draft's lent to the target.
+fn cores() -> (Cores, Cores) {
+    match available_cores()[..] {
+        [first, .., last] => (Cores { own: vec![first], lent: vec![last] }, Cores { own: vec![last], lent: vec![] }),
+        _ => Default::default(),
+    }
 }
 
 /// Two streams that guess badly: the text must not care.

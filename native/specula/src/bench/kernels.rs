@@ -3,6 +3,7 @@
 //! taking turns – against what the machine's memory and arithmetic allow.
 
 mod contender;
+mod lanes;
 mod limits;
 mod random;
 mod table;
@@ -12,11 +13,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use specula_models::{Compute, LoadedModel, ModelConfig};
+use specula_models::{Compute, Cores, LoadedModel, ModelConfig};
 
 use crate::startup;
 use contender::{Contender, Llama, Ours};
-use random::Format;
+use random::{Format, multiplied};
 
 #[derive(Args)]
 pub(crate) struct KernelArgs {
@@ -47,6 +48,9 @@ enum ModelArg {
     SmallF32,
 }
 
+/// Names of the embedded pair in the tables.
+const TARGET: &str = "target Q8_0";
+const DRAFT: &str = "draft Q8_0";
 /// Tokens that rows follow.
 const CONTEXT: usize = 256;
 /// Rows of a pass.
@@ -91,8 +95,10 @@ pub(super) fn run(args: &KernelArgs, out: Option<&Path>) -> Result<()> {
     let subjects: Vec<Subject> = args.models.iter().map(|m| subject(*m, &folder.0)).collect::<Result<_>>()?;
     let load = std::fs::read_to_string("/proc/loadavg").ok();
     let limits = limits::measure();
-    let measured = measure(&subjects, python.as_deref(), args.rounds)?;
-    let summary = table::Summary { subjects, measured, limits, load, rounds: args.rounds };
+    let again = subjects.iter().map(|s| limits::read_again(s.format.bytes(multiplied(&s.config)))).collect();
+    let mut measured = measure(&subjects, python.as_deref(), args.rounds)?;
+    measured.extend(lanes::measure(&subjects, args.rounds)?);
+    let summary = table::Summary { subjects, measured, limits, again, load, rounds: args.rounds };
     let markdown = summary.markdown();
     println!("{markdown}");
     if let Some(folder) = out {
@@ -105,10 +111,10 @@ pub(super) fn run(args: &KernelArgs, out: Option<&Path>) -> Result<()> {
 
 fn subject(model: ModelArg, folder: &Path) -> Result<Subject> {
     let own = |name: &str, bytes: &[u8]| -> Result<Subject> {
-        let path = folder.join(format!("{name}.gguf"));
+        let path = folder.join(format!("{name}.gguf").replace(' ', "-"));
         std::fs::write(&path, bytes)?;
         let config = LoadedModel::open(&path)?.model.config().clone();
-        Ok(Subject { name: format!("{name} Q8_0"), path, config, format: Format::Q8 })
+        Ok(Subject { name: name.to_owned(), path, config, format: Format::Q8 })
     };
     let random = |name: &str, config: ModelConfig, format: Format| -> Result<Subject> {
         let path = folder.join(format!("{name}-{}.gguf", format.name()));
@@ -116,10 +122,10 @@ fn subject(model: ModelArg, folder: &Path) -> Result<Subject> {
         Ok(Subject { name: format!("{name} {}", format.name()), path, config, format })
     };
     match model {
-        ModelArg::Target => own("target", startup::TARGET),
-        ModelArg::Draft => own("draft", startup::DRAFT),
+        ModelArg::Target => own(TARGET, startup::TARGET),
+        ModelArg::Draft => own(DRAFT, startup::DRAFT),
         ModelArg::Small => random("110M", random::config_110m(), Format::Q8),
-        ModelArg::TargetF32 => random("target", own("target", startup::TARGET)?.config, Format::F32),
+        ModelArg::TargetF32 => random("target", own(TARGET, startup::TARGET)?.config, Format::F32),
         ModelArg::SmallF32 => random("110M", random::config_110m(), Format::F32),
     }
 }
@@ -131,8 +137,9 @@ fn measure(subjects: &[Subject], python: Option<&Path>, rounds: u16) -> Result<V
     let mut measured = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         progress.set_message(subject.name.clone());
+        let ours = |compute| Ours::open(subject, compute, &Cores::default());
         let mut contenders: Vec<Box<dyn Contender>> =
-            vec![Box::new(Ours::open(subject, Compute::Kernels)?), Box::new(Ours::open(subject, Compute::Candle)?)];
+            vec![Box::new(ours(Compute::Kernels)?), Box::new(ours(Compute::Candle)?)];
         if let Some(python) = python {
             contenders.push(Box::new(Llama::start(python, subject)?));
         }

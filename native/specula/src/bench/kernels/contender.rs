@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, TokenId};
-use specula_models::{Compute, LoadedModel};
+use specula_models::{Compute, Cores, LoadedModel};
 
 use super::{CONTEXT, Subject, Task};
 
@@ -26,8 +26,9 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    pub(super) fn open(subject: &Subject, compute: Compute) -> Result<Self> {
-        let model = LoadedModel::open_on(&subject.path, compute)?.model;
+    pub(super) fn open(subject: &Subject, compute: Compute, cores: &Cores) -> Result<Self> {
+        let mut model = LoadedModel::open_on(&subject.path, compute)?.model;
+        model.set_cores(cores).map_err(anyhow::Error::msg)?;
         Ok(Self { compute, session: model.session()? })
     }
 

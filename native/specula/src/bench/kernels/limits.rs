@@ -11,6 +11,11 @@ pub(super) struct Limits {
     pub(super) f32: f64,
 }
 
+/// Bytes a second when so many are read again and again: from the cache that holds them, if one does.
+pub(super) fn read_again(bytes: usize) -> f64 {
+    limits::read_bytes_per_second(&Team::alone(Isa::best()), bytes)
+}
+
 /// Larger than any cache that one thread has to itself.
 const FAR: usize = 512 << 20;
 

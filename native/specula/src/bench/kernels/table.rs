@@ -6,12 +6,14 @@ use serde_json::json;
 
 use super::limits::Limits;
 use super::random::{Format, multiplied};
-use super::{CONTEXT, Measurement, Subject, Task};
+use super::{CONTEXT, Measurement, Subject, Task, lanes};
 
 pub(super) struct Summary {
     pub(super) subjects: Vec<Subject>,
     pub(super) measured: Vec<Measurement>,
     pub(super) limits: Limits,
+    /// Of each subject: bytes a second when as many as it has are read again and again.
+    pub(super) again: Vec<f64>,
     /// What else ran when the run began, as the system says.
     pub(super) load: Option<String>,
     pub(super) rounds: u16,
@@ -89,6 +91,8 @@ impl Summary {
                 ratio(ms("llama.cpp")),
             );
         }
+        self.comparison(&mut out, [lanes::ONE_CORE, lanes::ALL_CORES], "speed-up", |one, all| one / all);
+        self.comparison(&mut out, [lanes::ALONE, lanes::BESIDE], "beside / alone", |alone, beside| beside / alone);
         out.push_str("\n| figure | found | at most | |\n|---|---|---|---|\n");
         for Goal { what, found, most } in self.goals() {
             let (most, met) = match most {
@@ -98,6 +102,22 @@ impl Summary {
             let _ = writeln!(out, "| {what} | {found:.2} | {most} | {met} |");
         }
         out
+    }
+
+    /// A table of what was measured in two ways, if anything was.
+    fn comparison(&self, out: &mut String, ways: [&str; 2], ratio: &str, of: impl Fn(f64, f64) -> f64) {
+        let [first, second] = ways;
+        let mut compared = self.measured.iter().filter(|m| m.contender == first).peekable();
+        if compared.peek().is_some() {
+            let _ = writeln!(out, "\n| model | task | {first} ms | {second} ms | {ratio} |\n|---|---|---|---|---|");
+        }
+        for m in compared {
+            if let Some(seconds) = self.of(m.subject, m.task, second) {
+                let (name, task) = (&self.subjects[m.subject].name, m.task.name());
+                let (first, ratio) = (m.median(), of(m.median(), seconds));
+                let _ = writeln!(out, "| {name} | {task} | {:.3} | {:.3} | {ratio:.2} |", first * 1e3, seconds * 1e3);
+            }
+        }
     }
 
     fn goals(&self) -> Vec<Goal> {
@@ -119,6 +139,13 @@ impl Summary {
             let far = |most| wanted(most).filter(|_| weights > 64e6);
             add("8 rows / 1 row", kernels(Task::Rows(8)) / kernels(Task::Rows(1)), far(1.8));
             add("1 row / reading its weights", kernels(Task::Rows(1)) * self.limits.read / weights, far(1.3));
+            let again = kernels(Task::Rows(1)) * self.again[index] / weights;
+            add("1 row / reading its weights from the caches that hold them", again, None);
+            for m in self.measured.iter().filter(|m| m.subject == index && m.contender == lanes::BESIDE) {
+                if let Some(alone) = self.of(index, m.task, lanes::ALONE) {
+                    add(&format!("{}, beside the other model / alone", m.task.name()), m.median() / alone, Some(1.15));
+                }
+            }
             if weights < 4e6 {
                 add("1 row, µs", kernels(Task::Rows(1)) * 1e6, Some(60.0));
                 add("8 rows, µs", kernels(Task::Rows(8)) * 1e6, Some(260.0));
@@ -152,9 +179,14 @@ mod tests {
                 measured("kernels", Task::Rows(1), &[6.0, 90.0, 5.0]),
                 measured("llama.cpp", Task::Rows(1), &[12.0, 12.0, 12.0]),
                 measured("kernels", Task::Rows(8), &[12.0, 12.0, 12.0]),
+                measured(lanes::ONE_CORE, Task::Rows(8), &[12.0]),
+                measured(lanes::ALL_CORES, Task::Rows(8), &[8.0]),
+                measured(lanes::ALONE, Task::Rows(8), &[10.0]),
+                measured(lanes::BESIDE, Task::Rows(8), &[11.0]),
             ],
             // Reading the weights takes 5 ms.
             limits: Limits { isa: "any", read: weights / 5e-3, int8: None, f32: 1e11 },
+            again: vec![weights / 3e-3],
             load: None,
             rounds: 3,
         };
@@ -162,14 +194,18 @@ mod tests {
         for line in [
             "| 110M Q8_0 | 1 rows | 6.000 | 19.4 | 36.5 | - | 12.000 | - | 0.50 |",
             "| 110M Q8_0: 1 rows, kernels / llama.cpp | 0.50 | 0.9 | met |",
+            "| 110M Q8_0 | 8 rows | 12.000 | 8.000 | 1.50 |",
+            "| 110M Q8_0 | 8 rows | 10.000 | 11.000 | 1.10 |",
+            "| 110M Q8_0: 8 rows, beside the other model / alone | 1.10 | 1.15 | met |",
             "| 110M Q8_0: 8 rows / 1 row | 2.00 | 1.8 | missed |",
             "| 110M Q8_0: 1 row / reading its weights | 1.20 | 1.3 | met |",
+            "| 110M Q8_0: 1 row / reading its weights from the caches that hold them | 2.00 | - | - |",
         ] {
             assert!(table.contains(line), "{line} in {table}");
         }
         let lines: Vec<serde_json::Value> =
             summary.lines().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert_eq!(lines.len(), 3);
+        assert_eq!(lines.len(), 7);
         assert_eq!(lines[0]["median_ms"], 6.0);
         assert_eq!(lines[0]["rounds_ms"], serde_json::json!([6.0, 90.0, 5.0]));
     }

@@ -1,6 +1,9 @@
 //! `specula generate`: the same tokens whatever the method, and refusals that say what is wrong.
 
-use specula_tests::{METHODS, generate, questions, refused};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use specula_tests::{Folder, METHODS, generate, questions, refused};
 
 /// A mirror unlike the default one in every setting.
 const OTHER_MIRROR: [&str; 14] = [
@@ -78,6 +81,61 @@ fn rounds_add_up_to_the_answer() {
     let tokens = rounds.iter().flat_map(|round| round["tokens"].as_array().expect("tokens"));
     let text: String = tokens.map(|token| token["text"].as_str().expect("text")).collect();
     assert_eq!(text, got.answer.text);
+}
+
+#[test]
+fn a_trace_holds_every_lane_in_order() {
+    let folder = Folder::new();
+    let file = folder.path().join("trace.json");
+    let asked = ["--prompt", &questions(1)[0], "--seed", "3", "--temperature", "0", "--max-tokens", "32"];
+    let mirror = ["--method", "mirror", "--plugin", r#"min-p={"min_p": 0.01}"#, "--plugin", "typical"];
+    let got = generate(&[&asked[..], &mirror, &["--trace", file.to_str().expect("UTF-8")]].concat());
+    let trace: Value = serde_json::from_slice(&std::fs::read(&file).expect("a trace")).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    let mut names = BTreeMap::new();
+    // Per lane: begin, end, round.
+    let mut lanes: BTreeMap<&str, Vec<(u64, u64, u64)>> = BTreeMap::new();
+    for event in events {
+        let name = |of: &'static str| event["args"][of].as_str().expect("a name");
+        match event["ph"].as_str().expect("a phase") {
+            "M" if event["name"] == "thread_name" => drop(names.insert(event["tid"].as_u64(), name("name"))),
+            "M" => {}
+            "X" => {
+                let number = |value: &Value| value.as_u64().expect("a number");
+                let (begin, long) = (number(&event["ts"]), number(&event["dur"]));
+                let lane = names[&event["tid"].as_u64()];
+                lanes.entry(lane).or_default().push((begin, begin + long, number(&event["args"]["round"])));
+            }
+            other => panic!("an event of phase {other}"),
+        }
+    }
+    assert_eq!(lanes.keys().collect::<Vec<_>>(), {
+        let mut named: Vec<_> = names.values().collect();
+        named.sort();
+        named
+    });
+    assert_eq!(lanes["rounds"].len() as u64, got.answer.report.rounds);
+    for (lane, spans) in &lanes {
+        // Messages may cross: a pass may begin before the exit of the last one was taken up.
+        let ordered = *lane == "channel" || spans.is_sorted_by(|a, b| a.1 <= b.0 && a.2 <= b.2);
+        assert!(ordered, "{lane}: {spans:?}");
+    }
+    let within = |outer: &str, inner: &str| {
+        for (begin, end, round) in &lanes[inner] {
+            let around = lanes[outer].iter().find(|o| o.2 == *round).expect("of every round");
+            assert!(around.0 <= *begin && *end <= around.1, "{inner} {begin}..{end} is not within {outer} {around:?}");
+        }
+    };
+    for lane in ["target: layers to the exit", "target: exit", "target: layers after the exit", "target: accept"] {
+        within("rounds", lane);
+    }
+    within("target: accept", "target: policy calls");
+    for (prefix, exit) in lanes["target: layers to the exit"].iter().zip(&lanes["target: exit"]) {
+        assert_eq!((prefix.1, prefix.2), (exit.0, exit.2), "the exit follows the first layers");
+    }
+    let said = |name: &str| events.iter().filter(|event| event["name"] == name).count() as u64;
+    assert_eq!(said("proposal"), got.answer.report.rounds, "every round has its window from the draft");
+    assert_eq!(said("verdict"), got.answer.report.rounds - 1, "every round but the last is told to the draft");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use specula_tests::{Answer, CHAT, METHODS, Server, bans_the_end, question, until
 /// A counter by method, and what a report says of it.
 type Counter = (&'static str, fn(&Report) -> u64);
 
-const COUNTERS: [Counter; 11] = [
+const COUNTERS: [Counter; 12] = [
     ("specula_rounds_total", |r| r.rounds),
     ("specula_drafted_tokens_total", |r| r.drafted),
     ("specula_accepted_tokens_total", |r| r.accepted),
@@ -20,6 +20,7 @@ const COUNTERS: [Counter; 11] = [
     ("specula_branches_expanded_total", |r| r.branches_expanded),
     ("specula_branches_used_total", |r| r.branches_used),
     ("specula_hits_by_depth_total", |r| r.hits_by_depth.iter().sum()),
+    ("specula_hits_from_exit_by_depth_total", |r| r.hits_from_exit_by_depth.iter().sum()),
 ];
 
 #[tokio::test]
@@ -45,7 +46,9 @@ async fn counters_are_the_sums_of_the_answers_reports() {
         for (family, value) in COUNTERS {
             let sum: u64 = of_method().map(|answer| value(&answer.report)).sum();
             let counted = match family {
-                "specula_hits_by_depth_total" => metrics.sum(family, &format!("method=\"{method}\"")),
+                "specula_hits_by_depth_total" | "specula_hits_from_exit_by_depth_total" => {
+                    metrics.sum(family, &format!("method=\"{method}\""))
+                }
                 _ => metrics.of_method(family, method),
             };
             assert_eq!(counted, sum as f64, "{family} of {method}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::event::{LaneKind, Span};
+use crate::event::{LaneKind, Message, MessageKind, Span};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -20,6 +20,10 @@ impl Clock {
 
     pub(crate) fn span(&self, kind: LaneKind, from: Instant, to: Instant) -> Span {
         Span { kind, start_us: self.at(from), end_us: self.at(to) }
+    }
+
+    pub(crate) fn message(&self, kind: MessageKind, sent: Instant, taken: Instant) -> Message {
+        Message { kind, sent_us: self.at(sent), taken_us: self.at(taken) }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::by_rows::ByRows;
 use crate::calibration::draft_costs;
 use crate::clock::exact_micros;
 use crate::drafting::{DraftSequence, Opening, Overlap, Stopwatch, Window};
-use crate::event::LaneKind;
+use crate::event::{LaneKind, MessageKind};
 use crate::worth::Worth;
 
 /// Makes the model of a new sequence.
@@ -43,6 +43,19 @@ pub(crate) enum ToDraft {
     Verdict { id: SequenceId, committed: Vec<TokenId>, next: Option<(Wanted, OnMiss)> },
     /// The sequence ended.
     Close { id: SequenceId },
+}
+
+impl ToDraft {
+    /// Whom it is about and what it says, if the sequence's owner is told of it.
+    fn told(&self) -> Option<(SequenceId, MessageKind)> {
+        match self {
+            Self::Measure(_) | Self::Ping(_) | Self::Open { .. } | Self::Close { .. } => None,
+            Self::Draft { id, .. } => Some((*id, MessageKind::Ask)),
+            Self::PassBegan { id, .. } => Some((*id, MessageKind::PassBegan)),
+            Self::Exit { id, .. } => Some((*id, MessageKind::Exit)),
+            Self::Verdict { id, .. } => Some((*id, MessageKind::Verdict)),
+        }
+    }
 }
 
 /// A window that is wanted.
@@ -77,12 +90,17 @@ pub(crate) struct Proposal {
     pub(crate) step_us: f64,
     /// What the draft did since the last proposal.
     pub(crate) work: Vec<(LaneKind, Instant, Instant)>,
+    /// Messages since the last proposal: when they were sent, when they were taken up.
+    pub(crate) messages: Vec<(MessageKind, Instant, Instant)>,
+    /// When this was sent.
+    pub(crate) sent: Instant,
 }
 
 /// The sending end of the draft's thread.
 #[derive(Clone)]
 pub(crate) struct DraftWorker {
-    sender: SyncSender<ToDraft>,
+    /// Messages with the times they were sent at.
+    sender: SyncSender<(Instant, ToDraft)>,
 }
 
 impl DraftWorker {
@@ -115,7 +133,7 @@ impl DraftWorker {
 
     /// Hands a message over; fails only if the thread is gone.
     pub(crate) fn send(&self, message: ToDraft) -> Result<(), ModelError> {
-        self.sender.send(message).map_err(|_| gone())
+        self.sender.send((Instant::now(), message)).map_err(|_| gone())
     }
 }
 
@@ -128,17 +146,21 @@ struct Served {
     sequence: Result<DraftSequence, ModelError>,
     replies: SyncSender<Result<Proposal, ModelError>>,
     work: Vec<(LaneKind, Instant, Instant)>,
+    messages: Vec<(MessageKind, Instant, Instant)>,
     /// Of the sequence's steps, those told.
     told_steps: u64,
 }
 
-fn run(factory: ModelFactory, messages: &Receiver<ToDraft>) {
+fn run(factory: ModelFactory, messages: &Receiver<(Instant, ToDraft)>) {
     let begin = Instant::now();
     let mut desk = Desk::new(factory, Stopwatch::new(move || exact_micros(begin.elapsed())));
     loop {
         let message = if desk.has_work() { messages.try_recv() } else { messages.recv().map_err(TryRecvError::from) };
         match message {
-            Ok(message) => desk.take(message),
+            Ok((sent, message)) => {
+                desk.note(&message, sent);
+                desk.take(message);
+            }
             Err(TryRecvError::Empty) => desk.step(),
             Err(TryRecvError::Disconnected) => return,
         }
@@ -168,6 +190,13 @@ impl Desk {
     fn step(&mut self) {
         if let Some(id) = self.passing {
             self.with(id, |s| s.attempt(LaneKind::DraftRollout, DraftSequence::roll_out));
+        }
+    }
+
+    /// Keeps account of a message that was sent at a time and is taken up now.
+    fn note(&mut self, message: &ToDraft, sent: Instant) {
+        if let Some((id, kind)) = message.told() {
+            self.with(id, |s| s.messages.push((kind, sent, Instant::now())));
         }
     }
 
@@ -223,7 +252,8 @@ impl Served {
     ) -> Self {
         let begin = Instant::now();
         let sequence = factory().and_then(|model| DraftSequence::new(model, opening, stopwatch));
-        Self { sequence, replies, work: vec![(LaneKind::DraftSerial, begin, Instant::now())], told_steps: 0 }
+        let work = vec![(LaneKind::DraftSerial, begin, Instant::now())];
+        Self { sequence, replies, work, messages: Vec::new(), told_steps: 0 }
     }
 
     fn steps(&self) -> u64 {
@@ -277,12 +307,13 @@ impl Served {
             // Nothing was drafted: there is no work to tell of.
             self.work.pop();
         }
-        let work = std::mem::take(&mut self.work);
+        let (work, messages) = (std::mem::take(&mut self.work), std::mem::take(&mut self.messages));
         let steps = self.steps();
         let steps = steps.saturating_sub(std::mem::replace(&mut self.told_steps, steps));
         let proposal = match (window, &self.sequence) {
             (Some(window), Ok(sequence)) => {
-                Ok(Proposal { window, hit, steps, expanded, step_us: sequence.step_us(), work })
+                let (step_us, sent) = (sequence.step_us(), Instant::now());
+                Ok(Proposal { window, hit, steps, expanded, step_us, work, messages, sent })
             }
             (_, Err(error)) => Err(error.clone()),
             (None, Ok(_)) => Err(gone()),

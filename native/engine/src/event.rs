@@ -1,5 +1,6 @@
 //! What a generation tells its owner, in order: `Started`, `Prompt` if asked for, any number of `Round`s, then `Finished` or `Failed`.
 
+use specula_decoding::branches::Source;
 use specula_decoding::{FinishReason, LogProbs, TokenId};
 
 use crate::report::Report;
@@ -51,8 +52,12 @@ pub struct Round {
     pub accepted: usize,
     /// Whether the window had been rolled out in time; `None` for methods that do not roll out and in the first round.
     pub hit: Option<bool>,
+    /// Who had guessed the outcome whose branch became the window; `None` without a hit.
+    pub source: Option<Source>,
     /// What both devices did.
     pub lanes: Vec<Span>,
+    /// What they told each other.
+    pub messages: Vec<Message>,
 }
 
 /// A committed token.
@@ -86,6 +91,8 @@ pub enum Origin {
 /// Which device, doing what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LaneKind {
+    /// Target, the prompt.
+    Prefill,
     /// Target, layers 1…e.
     TargetPrefix,
     /// Target, early exit's head and ranking.
@@ -94,6 +101,8 @@ pub enum LaneKind {
     TargetSuffix,
     /// Target's thread: rules, draws, acceptance, commit.
     Accept,
+    /// Target's thread, in rules that plugins are among, within [`LaneKind::Accept`].
+    Policy,
     /// Draft, serial drafting that the target waits for.
     DraftSerial,
     /// Draft, rolling out branches.
@@ -109,6 +118,32 @@ pub struct Span {
     pub start_us: u64,
     /// End.
     pub end_us: u64,
+}
+
+/// A message between target and draft, in microseconds since the generation was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    /// What was said.
+    pub kind: MessageKind,
+    /// When it was sent.
+    pub sent_us: u64,
+    /// When the other side took it up.
+    pub taken_us: u64,
+}
+
+/// What target and draft tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// Target: draft a window now.
+    Ask,
+    /// Target: a pass began.
+    PassBegan,
+    /// Target: the early exit's candidates.
+    Exit,
+    /// Target: what was accepted, and the token that follows.
+    Verdict,
+    /// Draft: the next window.
+    Proposal,
 }
 
 /// How a generation ended.

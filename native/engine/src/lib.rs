@@ -26,7 +26,9 @@ mod worth;
 pub use by_rows::ByRows;
 pub use calibration::{Costs, Coverage, Plan, Reckoned};
 pub use engine::{Engine, EngineConfig, EventStream, Metrics, ModelFacts, PluginFacts, Refused, StartError};
-pub use event::{Event, Failure, Finished, LaneKind, Origin, PromptToken, Round, Span, Started, Token};
+pub use event::{
+    Event, Failure, Finished, LaneKind, Message, MessageKind, Origin, PromptToken, Round, Span, Started, Token,
+};
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
 pub use request::{LogProbsSpec, PluginSpec, Request, RequestError, RequestSpec};
 pub use settings::{LookAhead, MAX_WINDOW, Method, Roots, Settings, SettingsSpec, allocation_name};

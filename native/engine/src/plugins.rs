@@ -63,6 +63,11 @@ impl Plugged {
         Ok(plugged)
     }
 
+    /// Whether the request has none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.uses.is_empty()
+    }
+
     /// What each plugin cost so far; times rounded to 10 µs, so that they tell nothing finer.
     pub(crate) fn costs(&self) -> Vec<PluginCost> {
         let cost = |(name, used): &(String, Arc<PluginUse>)| PluginCost {

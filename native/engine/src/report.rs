@@ -3,6 +3,7 @@
 use std::ops::AddAssign;
 
 use specula_decoding::TokenTree;
+use specula_decoding::branches::Source;
 
 use crate::settings::{Method, Settings};
 
@@ -33,6 +34,8 @@ pub struct Totals {
     pub hits_from_exit: u64,
     /// Element d: hits whose window was d tokens long.
     pub hits_by_depth: Vec<u64>,
+    /// Of those, the hits whose branch the early exit had guessed.
+    pub hits_from_exit_by_depth: Vec<u64>,
     /// Rounds with an exit message.
     pub exits: u64,
     /// Of those, rounds whose next token was among the message's candidates for that row.
@@ -85,6 +88,23 @@ impl Totals {
         (self.exits > 0).then(|| self.covered as f64 / self.exits as f64)
     }
 
+    /// Counts a hit whose window was `depth` tokens long.
+    pub(crate) fn count_hit(&mut self, source: Source, depth: usize) {
+        self.hits += 1;
+        self.branches_used += 1;
+        let len = self.hits_by_depth.len().max(depth + 1);
+        self.hits_by_depth.resize(len, 0);
+        self.hits_from_exit_by_depth.resize(len, 0);
+        self.hits_by_depth[depth] += 1;
+        match source {
+            Source::Draft => self.hits_from_draft += 1,
+            Source::Exit => {
+                self.hits_from_exit += 1;
+                self.hits_from_exit_by_depth[depth] += 1;
+            }
+        }
+    }
+
     /// Counts draft tokens of which `accepted`, one after the other, were accepted.
     pub(crate) fn count_draft(&mut self, tree: &TokenTree, accepted: usize) {
         let levels = tree.depth();
@@ -109,12 +129,8 @@ impl AddAssign<&Totals> for Totals {
             mine.rounds += theirs.rounds;
             mine.accepted += theirs.accepted;
         }
-        if self.hits_by_depth.len() < other.hits_by_depth.len() {
-            self.hits_by_depth.resize(other.hits_by_depth.len(), 0);
-        }
-        for (mine, theirs) in self.hits_by_depth.iter_mut().zip(&other.hits_by_depth) {
-            *mine += theirs;
-        }
+        add_each(&mut self.hits_by_depth, &other.hits_by_depth);
+        add_each(&mut self.hits_from_exit_by_depth, &other.hits_from_exit_by_depth);
         self.rounds += other.rounds;
         self.committed += other.committed;
         self.draft_steps += other.draft_steps;
@@ -138,6 +154,12 @@ impl AddAssign<&Totals> for Totals {
         self.target_suffix_us += other.target_suffix_us;
         self.accept_us += other.accept_us;
     }
+}
+
+/// Adds element by element; what is missing counts as 0.
+fn add_each(mine: &mut Vec<u64>, theirs: &[u64]) {
+    mine.resize(mine.len().max(theirs.len()), 0);
+    mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
 }
 
 /// What one generation did.

@@ -28,7 +28,7 @@ use crate::admission::Place;
 use crate::auto::Choice;
 use crate::clock::{Clock, exact_micros, micros};
 use crate::draft_worker::{DraftWorker, SequenceId};
-use crate::event::{Event, Failure, Finished, PromptToken, Span, Started};
+use crate::event::{Event, Failure, Finished, LaneKind, Message, PromptToken, Span, Started};
 use crate::learned::Learned;
 use crate::plugins::Plugged;
 use crate::rates::Rates;
@@ -111,6 +111,8 @@ pub(crate) struct Sequence {
     echo: Option<Vec<PromptToken>>,
     /// The draft's work told with the latest proposal, for the lanes of the next event.
     lanes: Vec<Span>,
+    /// Messages told with the latest proposal.
+    messages: Vec<Message>,
     last_pass: Option<(Instant, Instant)>,
 }
 
@@ -212,6 +214,7 @@ impl Sequence {
             logprobs,
             echo: echo.then(Vec::new),
             lanes: Vec::new(),
+            messages: Vec::new(),
             last_pass: None,
         };
         sequence.choose(learned);
@@ -329,6 +332,7 @@ impl Sequence {
             _ => self.model.prefill(&self.text[from..to])?,
         }
         self.report.prefill_us += micros(begin.elapsed());
+        self.lanes.push(self.clock.span(LaneKind::Prefill, begin, Instant::now()));
         Ok(None)
     }
 
@@ -410,7 +414,9 @@ impl Sequence {
         let mut tokens: Vec<TokenId> = accepted.path.iter().map(|node| proposed.tree.token(*node)).collect();
         tokens.push(accepted.next);
         let before = self.text.len();
+        let begin = Instant::now();
         let judged = self.ends.judge(&tokens)?;
+        self.called_plugins(begin);
         tokens.truncate(judged.kept);
         self.learn(proposed, passed, accepted, learned);
         self.text.extend_from_slice(&tokens);
@@ -420,11 +426,13 @@ impl Sequence {
             if self.model.linear() + 1 != self.text.len() {
                 return Err(ModelError("the target's cache does not hold the committed text".into()).into());
             }
+            let begin = Instant::now();
             self.chain.commit(&tokens)?;
             self.exit_chain.commit(&tokens)?;
             if let Some(Err(error)) = self.acceptance.as_mut().map(|policy| policy.commit(&tokens)) {
                 self.warn(error);
             }
+            self.called_plugins(begin);
         }
         self.last_pass = Some((passed.began, Instant::now()));
         self.keep_pace(tokens.len(), exact_micros(began.elapsed()), learned);

@@ -6,6 +6,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use common::{Said, ask, engine, generate, plugin, questions};
 use serde_json::json;
+use specula_decoding::branches::Source;
 use specula_engine::{Engine, LaneKind, Origin, Round};
 
 /// One for all tests of this file, one test at a time: two at once would fight for the cores.
@@ -71,6 +72,10 @@ fn counts_add_up() {
         assert_eq!(totals.hits + totals.misses, settled, "{method}");
         assert_eq!(totals.hits_from_draft + totals.hits_from_exit, totals.hits, "{method}");
         assert_eq!(totals.hits_by_depth.iter().sum::<u64>(), totals.hits, "{method}");
+        assert_eq!(totals.hits_from_exit_by_depth.iter().sum::<u64>(), totals.hits_from_exit, "{method}");
+        let guessed = |by| said.rounds.iter().filter(|round| round.source == Some(by)).count() as u64;
+        assert_eq!(guessed(Source::Draft), totals.hits_from_draft, "{method}");
+        assert_eq!(guessed(Source::Exit), totals.hits_from_exit, "{method}");
         assert_eq!(totals.hits, totals.branches_used, "{method}");
         assert!(totals.branches_used <= totals.branches_expanded, "{method}");
         assert!(totals.covered <= totals.exits, "{method}");

@@ -41,6 +41,9 @@ pub struct Report {
     pub hits_from_exit: u64,
     /// Element d: hits whose rolled-out window was d tokens long.
     pub hits_by_depth: Vec<u64>,
+    /// Of those, the hits whose branch the early exit had guessed.
+    #[serde(default)]
+    pub hits_from_exit_by_depth: Vec<u64>,
     /// Of the rounds with an exit message, the share whose next token was among its candidates for that row.
     pub coverage: Option<f64>,
     /// Branches begun.

@@ -104,6 +104,10 @@ fn rounds(page: &mut Exposition, methods: &[(Method, Totals)]) {
     let depths = |t: &Totals| t.hits_by_depth.clone();
     page.family("specula_hits_by_depth_total", "counter", "Hits by the length of their window.");
     by_index(page, "depth", methods, depths);
+    let depths = |t: &Totals| t.hits_from_exit_by_depth.clone();
+    let help = "Of them, hits whose branch the early exit had guessed.";
+    page.family("specula_hits_from_exit_by_depth_total", "counter", help);
+    by_index(page, "depth", methods, depths);
 }
 
 fn by_index(page: &mut Exposition, index: &str, methods: &[(Method, Totals)], values: impl Fn(&Totals) -> Vec<u64>) {
@@ -180,6 +184,7 @@ mod tests {
             accepted: 6,
             hits: 2,
             hits_by_depth: vec![0, 2],
+            hits_from_exit_by_depth: vec![0, 1],
             by_position: vec![Offered { rounds: 4, accepted: 3 }],
             exposed_draft_us: 1_500_000,
             ..Totals::default()
@@ -206,6 +211,7 @@ mod tests {
             "specula_rounds_total{method=\"mirror\"} 4",
             "specula_accepted_tokens_total{method=\"mirror\"} 6",
             "specula_hits_by_depth_total{method=\"mirror\",depth=\"1\"} 2",
+            "specula_hits_from_exit_by_depth_total{method=\"mirror\",depth=\"1\"} 1",
             "specula_position_offered_total{method=\"mirror\",position=\"0\"} 4",
             "specula_position_accepted_total{method=\"mirror\",position=\"0\"} 3",
             "specula_exposed_draft_seconds_total{method=\"mirror\"} 1.5",

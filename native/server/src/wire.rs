@@ -43,11 +43,12 @@ fn started_frame(id: &str, started: &Started) -> ServerFrame {
 
 fn round_frame(id: &str, round: Round) -> ServerFrame {
     let token = |t: specula_engine::Token| protocol::RoundToken { id: t.id, text: t.text, origin: origin(t.origin) };
-    let span =
-        |s: &specula_engine::Span| protocol::LaneSpan { lane: lane(s.kind), start_us: s.start_us, end_us: s.end_us };
+    let span = |s: &specula_engine::Span| {
+        Some(protocol::LaneSpan { lane: lane(s.kind)?, start_us: s.start_us, end_us: s.end_us })
+    };
     ServerFrame::Round {
         id: id.to_owned(),
-        lanes: round.lanes.iter().map(span).collect(),
+        lanes: round.lanes.iter().filter_map(span).collect(),
         tokens: round.tokens.into_iter().map(token).collect(),
         window: round.window as u64,
         accepted: round.accepted as u64,
@@ -115,6 +116,7 @@ fn report_of_totals(totals: &Totals) -> protocol::Report {
         hits_from_draft: totals.hits_from_draft,
         hits_from_exit: totals.hits_from_exit,
         hits_by_depth: totals.hits_by_depth.clone(),
+        hits_from_exit_by_depth: totals.hits_from_exit_by_depth.clone(),
         coverage: totals.coverage(),
         branches_expanded: totals.branches_expanded,
         branches_used: totals.branches_used,
@@ -192,16 +194,17 @@ pub fn origin(origin: specula_engine::Origin) -> protocol::Origin {
     }
 }
 
-/// Which device, doing what.
-pub fn lane(kind: LaneKind) -> protocol::Lane {
-    match kind {
+/// Which device, doing what in a round; `None` for what is no stretch of its own there.
+pub fn lane(kind: LaneKind) -> Option<protocol::Lane> {
+    Some(match kind {
+        LaneKind::Prefill | LaneKind::Policy => return None,
         LaneKind::TargetPrefix => protocol::Lane::TargetPrefix,
         LaneKind::Exit => protocol::Lane::Exit,
         LaneKind::TargetSuffix => protocol::Lane::TargetSuffix,
         LaneKind::Accept => protocol::Lane::Accept,
         LaneKind::DraftSerial => protocol::Lane::DraftSerial,
         LaneKind::DraftRollout => protocol::Lane::DraftRollout,
-    }
+    })
 }
 
 fn plugin_cost(cost: &specula_engine::PluginCost) -> protocol::PluginCost {

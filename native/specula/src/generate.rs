@@ -1,6 +1,7 @@
 //! `specula generate`: one answer on the command line, or one to each chat of a file, by the same engine as the server's.
 
 mod batch;
+mod trace;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -93,6 +94,9 @@ pub(crate) struct GenerateArgs {
     /// Print token ids, text, certificate and per-round statistics as JSON.
     #[arg(long)]
     json: bool,
+    /// Write what both models did, and what they told each other, as a trace that Perfetto and chrome://tracing draw.
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    trace: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
@@ -101,18 +105,22 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         return batch::run(&engine, args, file);
     }
     let request = request(args)?;
+    let mut rounds = Vec::new();
+    let finished = answer(&engine, &request, |round| {
+        if !args.json {
+            print!("{}", text(&round));
+            std::io::stdout().flush()?;
+        }
+        rounds.push(round);
+        Ok(())
+    })?;
+    if let Some(file) = &args.trace {
+        let trace = trace::trace(&rounds, &finished).to_string();
+        std::fs::write(file, trace).with_context(|| format!("--trace {}", file.display()))?;
+    }
     if args.json {
-        let mut rounds = Vec::new();
-        let finished = answer(&engine, &request, |round| {
-            rounds.push(round);
-            Ok(())
-        })?;
         println!("{:#}", report(rounds, &finished)?);
     } else {
-        let finished = answer(&engine, &request, |round| {
-            print!("{}", text(&round));
-            Ok(std::io::stdout().flush()?)
-        })?;
         println!();
         eprintln!("{}", summary(&finished));
     }

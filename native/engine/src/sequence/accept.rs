@@ -1,9 +1,12 @@
 //! Own draws over a pass's rows, and what an acceptance policy makes of them.
 
+use std::time::Instant;
+
 use specula_decoding::verify::verify;
 use specula_decoding::{Acceptance, Next, Row, TokenId, WindowStats};
 
 use super::{Passed, Proposed, Sequence, Trouble, row_of};
+use crate::event::LaneKind;
 
 /// What acceptance decided.
 pub(super) struct Accepted {
@@ -31,13 +34,17 @@ impl Sequence {
 
     /// Rows are processed as the walk reaches them.
     fn walk(&mut self, proposed: &Proposed, passed: &Passed) -> Result<Accepted, Trouble> {
-        let (tree, chain) = (&proposed.tree, &mut self.chain);
+        let (tree, chain, lanes, clock) = (&proposed.tree, &mut self.chain, &mut self.lanes, self.clock);
         let (mut processed, mut tokens) = (Vec::new(), Vec::new());
         let verdict = verify(tree, |node| -> Result<TokenId, Trouble> {
             tokens.extend(node.map(|node| tree.token(node)));
             let depth = tokens.len();
             let mut row = Row::new(passed.rows.row(row_of(node)));
+            let begin = Instant::now();
             chain.process(&tokens, depth, &mut [&mut row])?;
+            if chain.has_plugins() {
+                lanes.push(clock.span(LaneKind::Policy, begin, Instant::now()));
+            }
             let drawn = chain.draw(&row, depth)?;
             processed.push(row);
             Ok(drawn)
@@ -49,14 +56,18 @@ impl Sequence {
     fn accept_window(&mut self, window: &[TokenId], proposed: &Proposed, passed: &Passed) -> Result<Accepted, Trouble> {
         let mut processed: Vec<Row> = (0..=window.len()).map(|i| Row::new(passed.rows.row(i))).collect();
         let mut refs: Vec<&mut Row> = processed.iter_mut().collect();
+        let begin = Instant::now();
         self.chain.process(window, 0, &mut refs)?;
+        self.called_plugins(begin);
         let chain = &self.chain;
         let own = verify(&proposed.tree, |node| chain.draw(&processed[row_of(node)], row_of(node)))?;
         let own_accepted = own.path.len();
         let accepted = match self.acceptance.take() {
             None => own_accepted,
             Some(mut policy) => {
+                let begin = Instant::now();
                 let judged = self.judge(&mut *policy, (window, &proposed.log_q), &processed, own_accepted);
+                self.called_plugins(begin);
                 self.acceptance = Some(policy);
                 judged?
             }
@@ -74,6 +85,13 @@ impl Sequence {
         }
         let kind = if accepted == window.len() { Next::Bonus } else { Next::Correction };
         Ok(Accepted { path: (0..accepted).collect(), next, kind, deviations, rows: processed })
+    }
+
+    /// Notes a stretch in which the request's plugins, if it has any, were called.
+    pub(super) fn called_plugins(&mut self, begin: Instant) {
+        if !self.plugged.is_empty() {
+            self.lanes.push(self.clock.span(LaneKind::Policy, begin, Instant::now()));
+        }
     }
 
     /// Asks the acceptance policy; its failure means own draw for this round, and a warning.

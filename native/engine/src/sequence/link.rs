@@ -9,7 +9,7 @@ use specula_decoding::{ModelError, TokenId};
 use crate::clock::{Clock, micros, overlap};
 use crate::draft_worker::{DraftWorker, OnMiss, Proposal, SequenceId, ToDraft, Wanted, gone};
 use crate::drafting::{Opening, Overlap, Window};
-use crate::event::Span;
+use crate::event::{Message, MessageKind, Span};
 use crate::report::Totals;
 
 pub(super) struct DraftLink {
@@ -30,8 +30,12 @@ pub(super) struct Answer {
     pub(super) window: Window,
     /// Whether the window had been rolled out; `None` if no pass went before.
     pub(super) hit: Option<bool>,
+    /// After a hit: who had guessed the outcome.
+    pub(super) source: Option<Source>,
     /// What it did since it was last asked.
     pub(super) lanes: Vec<Span>,
+    /// What was said since then.
+    pub(super) messages: Vec<Message>,
 }
 
 impl DraftLink {
@@ -74,22 +78,16 @@ impl DraftLink {
         window.tokens.truncate(wanted.window);
         window.log_q.truncate(wanted.window);
         if let Some(outcome) = proposal.hit {
-            totals.hits += 1;
-            totals.branches_used += 1;
-            match outcome.source {
-                Source::Draft => totals.hits_from_draft += 1,
-                Source::Exit => totals.hits_from_exit += 1,
-            }
-            let depth = window.tokens.len();
-            if totals.hits_by_depth.len() <= depth {
-                totals.hits_by_depth.resize(depth + 1, 0);
-            }
-            totals.hits_by_depth[depth] += 1;
+            totals.count_hit(outcome.source, window.tokens.len());
         } else if settled {
             totals.misses += 1;
         }
         let lanes = proposal.work.iter().map(|(kind, from, to)| clock.span(*kind, *from, *to)).collect();
-        Ok(Answer { window, hit: settled.then_some(proposal.hit.is_some()), lanes })
+        let message = |(kind, sent, taken): &(MessageKind, Instant, Instant)| clock.message(*kind, *sent, *taken);
+        let mut messages: Vec<Message> = proposal.messages.iter().map(message).collect();
+        messages.push(clock.message(MessageKind::Proposal, proposal.sent, came));
+        let (hit, source) = (settled.then_some(proposal.hit.is_some()), proposal.hit.map(|outcome| outcome.source));
+        Ok(Answer { window, hit, source, lanes, messages })
     }
 
     /// The target begins to verify a window; the draft rolls out meanwhile.

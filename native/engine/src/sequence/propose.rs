@@ -1,5 +1,6 @@
 //! Where a round's draft tokens come from.
 
+use specula_decoding::branches::Source;
 use specula_decoding::{TokenId, TokenTree, lookup};
 
 use super::{Sequence, Trouble};
@@ -20,12 +21,14 @@ pub(super) struct Proposed {
     pub(super) origin: Origin,
     pub(super) guesser: Guesser,
     pub(super) hit: Option<bool>,
+    /// After a hit: who had guessed the outcome.
+    pub(super) source: Option<Source>,
 }
 
 impl Proposed {
     /// Draft tokens without log-probabilities, from what was seen.
     fn seen(tree: TokenTree, guesser: Guesser) -> Self {
-        Self { tree, log_q: Vec::new(), origin: Origin::Draft, guesser, hit: None }
+        Self { tree, log_q: Vec::new(), origin: Origin::Draft, guesser, hit: None, source: None }
     }
 }
 
@@ -124,11 +127,13 @@ impl Sequence {
         let rolls_out = self.now.method.rolls_out();
         let Some(link) = &mut self.draft else { return Err(gone().into()) };
         let wanted = Wanted { window: len, worth };
-        let Answer { window, hit, lanes } = link.ask(wanted, rolls_out, (self.clock, &mut self.report.totals))?;
+        let answer = link.ask(wanted, rolls_out, (self.clock, &mut self.report.totals))?;
+        let Answer { window, hit, source, lanes, messages } = answer;
         self.lanes.extend(lanes);
+        self.messages.extend(messages);
         let origin = if hit == Some(true) { Origin::Mirror } else { Origin::Draft };
         let (tree, log_q) = (TokenTree::chain(&window.tokens), window.log_q);
-        Ok(Proposed { tree, log_q, origin, guesser: Guesser::Draft, hit })
+        Ok(Proposed { tree, log_q, origin, guesser: Guesser::Draft, hit, source })
     }
 
     /// Opens the sequence on the draft's side, if the method in force needs it and it is not yet open.

@@ -83,7 +83,9 @@ impl Sequence {
             accepted: accepted.path.len().min(tokens.len()),
             tokens,
             hit: proposed.hit,
+            source: proposed.source,
             lanes,
+            messages: std::mem::take(&mut self.messages),
         }
     }
 }

@@ -83,7 +83,15 @@ pub(crate) fn started() -> Event {
 
 pub(crate) fn round(text: &str) -> Event {
     let tokens = vec![Token { id: 7, text: text.into(), origin: Origin::Plain, logprobs: None }];
-    Event::Round(Round { tokens, window: 0, accepted: 0, hit: None, lanes: Vec::new() })
+    Event::Round(Round {
+        tokens,
+        window: 0,
+        accepted: 0,
+        hit: None,
+        source: None,
+        lanes: Vec::new(),
+        messages: Vec::new(),
+    })
 }
 
 impl Engine {

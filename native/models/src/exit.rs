@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
-use crate::config::ModelConfig;
+use crate::padding::Padding;
 
 /// An affine map beside the identity: states + states Wᵀ + b.
 #[derive(Debug, Clone)]
@@ -73,9 +73,14 @@ impl Exits {
         self.adapters.keys().copied()
     }
 
-    /// Refuses adapters that are not of this model's shape.
-    pub(crate) fn check(&self, config: &ModelConfig) -> Result<(), String> {
-        let (hidden, layers) = (config.hidden, config.layers);
+    /// The adapters where a padded model has the same states.
+    pub(crate) fn placed(&self, padding: Padding) -> Self {
+        let place = |(layer, adapter): (&usize, &Adapter)| (padding.place(*layer), adapter.clone());
+        Self { adapters: self.adapters.iter().map(place).collect() }
+    }
+
+    /// Refuses adapters that are not of the shape of a model `hidden` wide that has `layers` of its own.
+    pub(crate) fn check(&self, hidden: usize, layers: usize) -> Result<(), String> {
         for (layer, adapter) in &self.adapters {
             if !(1..layers).contains(layer) {
                 return Err(format!(

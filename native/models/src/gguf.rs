@@ -147,17 +147,14 @@ impl<'a> Gguf<'a> {
         self.tensors.get(name).map(|place| place.shape.as_slice())
     }
 
-    /// A tensor of this file; `order` says from which row each of its rows is read (the file's order if `None`).
-    pub(crate) fn tensor(&self, name: &str, order: Option<&[usize]>) -> Result<QTensor, String> {
-        let (kind, raw) = self.raw(name, order)?;
-        // Candle reads blocks in place, which needs the alignment that an allocation has and a file may not have.
-        let raw = Cow::Owned(raw.into_owned());
-        QStorage::from_data(raw, &Device::Cpu, kind)
-            .and_then(|storage| QTensor::new(storage, Shape::from_dims(&self.tensors[name].shape)))
-            .map_err(|error| format!("tensor `{name}`: {error}"))
+    /// A tensor of this file.
+    pub(crate) fn tensor(&self, name: &str) -> Result<QTensor, String> {
+        let (kind, raw) = self.raw(name, None)?;
+        quantised_tensor(kind, raw, &self.tensors[name].shape).map_err(|error| format!("tensor `{name}`: {error}"))
     }
 
-    /// A tensor's bytes as they lie in the file, its rows in another order if one is given.
+    /// A tensor's bytes as they lie in the file; `order` says from which row each of its rows is read (the file's order if
+    /// `None`).
     pub(crate) fn raw(&self, name: &str, order: Option<&[usize]>) -> Result<(GgmlDType, Cow<'a, [u8]>), String> {
         let place = self.tensors.get(name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
         let mut raw = Cow::Borrowed(&self.data[place.from..place.from + place.len]);
@@ -167,6 +164,13 @@ impl<'a> Gguf<'a> {
         }
         Ok((place.kind, raw))
     }
+}
+
+/// Candle's tensor of bytes as they lie in a file.
+pub(crate) fn quantised_tensor(kind: GgmlDType, raw: Cow<'_, [u8]>, shape: &[usize]) -> candle_core::Result<QTensor> {
+    // Candle reads blocks in place, which needs the alignment that an allocation has and a file may not have.
+    let raw = Cow::Owned(raw.into_owned());
+    QTensor::new(QStorage::from_data(raw, &Device::Cpu, kind)?, Shape::from_dims(shape))
 }
 
 impl Value<'_> {

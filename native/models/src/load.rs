@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use crate::config::ModelConfig;
 use crate::exit::Exits;
 use crate::gguf::Gguf;
-use crate::model::{Compute, Model};
+use crate::model::{Compute, Form, Model};
 use crate::streams::Streams;
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tokenizer, named_tokens};
@@ -49,7 +49,7 @@ impl LoadedModel {
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        Self::open_on(path, Compute::default())
+        Self::open_as(path, Form::default())
     }
 
     /// [`LoadedModel::open`] for a decoder of one's choice.
@@ -57,7 +57,15 @@ impl LoadedModel {
     /// # Errors
     /// As there.
     pub fn open_on(path: &Path, compute: Compute) -> Result<Self, LoadError> {
-        let loaded = if path.is_dir() { open_folder(path, compute) } else { open_gguf(path, compute) };
+        Self::open_as(path, Form { compute, ..Form::default() })
+    }
+
+    /// [`LoadedModel::open`] in a form of one's choice, of which the model's name tells.
+    ///
+    /// # Errors
+    /// As there, and if the model cannot have this form.
+    pub fn open_as(path: &Path, form: Form) -> Result<Self, LoadError> {
+        let loaded = if path.is_dir() { open_folder(path, form) } else { open_gguf(path, form) };
         loaded.map_err(|reason| LoadError { what: path.display().to_string(), reason })
     }
 
@@ -66,7 +74,15 @@ impl LoadedModel {
     /// # Errors
     /// What is wrong with them.
     pub fn from_gguf_bytes(name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
-        from_gguf(name, bytes, Compute::default()).map_err(|reason| LoadError { what: name.to_owned(), reason })
+        Self::from_gguf_bytes_as(name, bytes, Form::default())
+    }
+
+    /// The same in a form of one's choice, as for [`LoadedModel::open_as`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_gguf_bytes_as(name: &str, bytes: &[u8], form: Form) -> Result<Self, LoadError> {
+        from_gguf(name, bytes, form).map_err(|reason| LoadError { what: name.to_owned(), reason })
     }
 }
 
@@ -157,29 +173,29 @@ fn read_tokenizer(folder: &Path, rows: usize) -> Result<Tokenizer, String> {
     Tokenizer::from_json(&bytes, rows).map_err(|why| format!("tokenizer.json: {why}"))
 }
 
-fn open_gguf(path: &Path, compute: Compute) -> Result<LoadedModel, String> {
+fn open_gguf(path: &Path, form: Form) -> Result<LoadedModel, String> {
     let file = std::fs::File::open(path).map_err(text)?;
     // SAFETY: the operator's model file is mapped; it must not change while it is read here, before this function's
     // caller has the model.
     let bytes = unsafe { Mmap::map(&file) }.map_err(text)?;
-    from_gguf(&stem(path), &bytes, compute)
+    from_gguf(&stem(path), &bytes, form)
 }
 
-fn from_gguf(fallback_name: &str, bytes: &[u8], compute: Compute) -> Result<LoadedModel, String> {
+fn from_gguf(fallback_name: &str, bytes: &[u8], form: Form) -> Result<LoadedModel, String> {
     let file = Gguf::parse(bytes)?;
     let config = ModelConfig::from_gguf(&file)?;
     let weights = Weights::gguf(&file, config.architecture.interleaved_in_gguf());
     let template = file.text("tokenizer.chat_template")?;
     let template = template.map(|source| parse_template(source, named_tokens(&file)?)).transpose()?;
     Ok(LoadedModel {
-        name: file.text("general.name")?.unwrap_or(fallback_name).to_owned(),
+        name: format!("{}{}", file.text("general.name")?.unwrap_or(fallback_name), form.label()),
         tokenizer: Tokenizer::from_gguf(&file, config.vocab_size)?,
-        model: Model::new(config, &weights, compute)?,
+        model: Model::new(config, weights, form)?,
         template,
     })
 }
 
-fn open_folder(folder: &Path, compute: Compute) -> Result<LoadedModel, String> {
+fn open_folder(folder: &Path, form: Form) -> Result<LoadedModel, String> {
     let config = read_json(&folder.join("config.json"))?;
     let generation = optional(read_json, &folder.join("generation_config.json"))?;
     let config = ModelConfig::from_folder(&config, generation.as_ref()).map_err(|why| format!("config.json: {why}"))?;
@@ -187,7 +203,7 @@ fn open_folder(folder: &Path, compute: Compute) -> Result<LoadedModel, String> {
     // SAFETY: as for GGUF files.
     let weights = unsafe { MmapedSafetensors::multi(&files) }.map_err(text)?;
     // First of all the weights: their size bounds the vocabulary that a tokenizer may declare.
-    let mut model = Model::new(config, &Weights::safetensors(&weights), compute)?;
+    let mut model = Model::new(config, Weights::safetensors(&weights), form)?;
     if let Some(exits) = optional(Exits::open, &folder.join(EXITS))? {
         model.set_exits(&exits)?;
     }
@@ -195,7 +211,8 @@ fn open_folder(folder: &Path, compute: Compute) -> Result<LoadedModel, String> {
         model.set_streams(&streams)?;
     }
     let tokenizer = read_tokenizer(folder, model.config().vocab_size)?;
-    Ok(LoadedModel { name: stem(folder), model, tokenizer, template: folder_template(folder)? })
+    let name = format!("{}{}", stem(folder), form.label());
+    Ok(LoadedModel { name, model, tokenizer, template: folder_template(folder)? })
 }
 
 /// The shards that `model.safetensors.index.json` names, else every `*.safetensors`.

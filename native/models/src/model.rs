@@ -8,6 +8,7 @@ use crate::config::ModelConfig;
 use crate::cores::Cores;
 use crate::exit::Exits;
 use crate::fast::FastDecoder;
+use crate::padding::Padding;
 use crate::session::{Decoder, Session, Trace};
 use crate::streams::Streams;
 use crate::transformer::Transformer;
@@ -23,11 +24,34 @@ pub enum Compute {
     Candle,
 }
 
+/// In which form a model is taken from its files; by default as it is, computed by the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Form {
+    /// Who computes.
+    pub compute: Compute,
+    /// Pad the model to so many layers: identity layers (the layer before, with output projections of zero) stand evenly
+    /// between its own, so that it computes the same at a larger model's cost.
+    pub layers: Option<usize>,
+    /// Take matrices in f32, whatever they are stored in.
+    pub dequantised: bool,
+}
+
+impl Form {
+    /// What a model's name says of its form.
+    pub(crate) fn label(self) -> String {
+        let padded = self.layers.map(|layers| format!(", padded to {layers} layers"));
+        format!("{}{}", padded.unwrap_or_default(), if self.dequantised { ", f32" } else { "" })
+    }
+}
+
 const SHARED: &str = "a model takes exits, streams and cores before its first session";
 
 /// Weights in memory, shared by the sequences that run on them; cheap to clone.
 #[derive(Clone)]
-pub struct Model(Decoders);
+pub struct Model {
+    decoders: Decoders,
+    padding: Padding,
+}
 
 #[derive(Clone)]
 enum Decoders {
@@ -40,26 +64,34 @@ enum Decoders {
 }
 
 impl Model {
-    pub(crate) fn new(config: ModelConfig, weights: &Weights<'_>, compute: Compute) -> Result<Self, String> {
-        let because = match compute {
+    /// `form` says how the weights of a model of the shape `config` are taken.
+    pub(crate) fn new(mut config: ModelConfig, weights: Weights<'_>, form: Form) -> Result<Self, String> {
+        let padding = Padding::new(config.layers, form.layers)?;
+        config.layers = padding.all();
+        let weights = &weights.padded(padding).dequantised(form.dequantised);
+        let because = match form.compute {
             Compute::Candle => None,
             Compute::Kernels => match FastDecoder::new(config.clone(), weights) {
-                Ok(decoder) => return Ok(Self(Decoders::Kernels(Arc::new(decoder)))),
+                Ok(decoder) => {
+                    let decoders = Decoders::Kernels(Arc::new(decoder));
+                    return Ok(Self { decoders, padding });
+                }
                 // What is wrong with the weights themselves, candle's decoder says below.
                 Err(reason) => Some(reason.into()),
             },
         };
         let decoder = Arc::new(Transformer::new(config, weights)?);
-        Ok(Self(Decoders::Candle { decoder, because }))
+        Ok(Self { decoders: Decoders::Candle { decoder, because }, padding })
     }
 
-    /// Gives the model adapters for early exits. Before the first session.
+    /// Gives the model adapters for early exits, numbered by its own layers. Before the first session.
     ///
     /// # Errors
     /// If they are not of this model's shape.
     pub fn set_exits(&mut self, exits: &Exits) -> Result<(), String> {
-        exits.check(self.config())?;
-        match &mut self.0 {
+        exits.check(self.config().hidden, self.padding.own())?;
+        let exits = &exits.placed(self.padding);
+        match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits),
             Decoders::Candle { decoder, .. } => {
                 Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits);
@@ -74,7 +106,7 @@ impl Model {
     /// If they are not of this model's shape.
     pub fn set_streams(&mut self, streams: &Streams) -> Result<(), String> {
         streams.check(self.config())?;
-        match &mut self.0 {
+        match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams),
             Decoders::Candle { decoder, .. } => {
                 Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams);
@@ -88,7 +120,7 @@ impl Model {
     /// # Errors
     /// If the system gives no threads.
     pub fn set_cores(&mut self, cores: &Cores) -> Result<(), String> {
-        match &mut self.0 {
+        match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_cores(cores),
             Decoders::Candle { .. } => Ok(()),
         }
@@ -96,14 +128,14 @@ impl Model {
 
     /// Whether passes use the cores lent to the model too, from the next one on. For the thread that computes.
     pub fn spread(&self, on: bool) {
-        if let Decoders::Kernels(decoder) = &self.0 {
+        if let Decoders::Kernels(decoder) = &self.decoders {
             decoder.crew().spread(on);
         }
     }
 
     /// η; 0 for a model without streams.
     pub fn streams(&self) -> usize {
-        let streams = match &self.0 {
+        let streams = match &self.decoders {
             Decoders::Kernels(decoder) => decoder.streams(),
             Decoders::Candle { decoder, .. } => decoder.streams(),
         };
@@ -112,7 +144,7 @@ impl Model {
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
-        match &self.0 {
+        match &self.decoders {
             Decoders::Kernels(decoder) => decoder.config(),
             Decoders::Candle { decoder, .. } => decoder.config(),
         }
@@ -123,7 +155,7 @@ impl Model {
     /// # Errors
     /// If there is no room for its cache.
     pub fn session(&self) -> Result<Box<dyn LanguageModel>, ModelError> {
-        Ok(match &self.0 {
+        Ok(match &self.decoders {
             Decoders::Kernels(decoder) => Box::new(Session::new(decoder.clone())?),
             Decoders::Candle { decoder, .. } => Box::new(Session::new(decoder.clone())?),
         })
@@ -134,7 +166,7 @@ impl Model {
     /// # Errors
     /// As for [`LanguageModel::forward`].
     pub fn trace(&self, tokens: &[TokenId]) -> Result<Trace, ModelError> {
-        match &self.0 {
+        match &self.decoders {
             Decoders::Kernels(decoder) => Session::new(decoder.clone())?.trace(tokens),
             Decoders::Candle { decoder, .. } => Session::new(decoder.clone())?.trace(tokens),
         }
@@ -142,7 +174,7 @@ impl Model {
 
     /// Who computes.
     pub fn compute(&self) -> Compute {
-        match &self.0 {
+        match &self.decoders {
             Decoders::Kernels(_) => Compute::Kernels,
             Decoders::Candle { .. } => Compute::Candle,
         }
@@ -150,7 +182,7 @@ impl Model {
 
     /// Who computes, for people: the kernels' instructions, or why it is candle.
     pub fn computed_by(&self) -> String {
-        match &self.0 {
+        match &self.decoders {
             Decoders::Kernels(decoder) => format!("kernels, {}", decoder.isa().name()),
             Decoders::Candle { because: None, .. } => "candle".into(),
             Decoders::Candle { because: Some(reason), .. } => {

@@ -2,6 +2,7 @@
 //! translated here. Every complaint names the tensor; tensors that nobody asked for are refused, since leaving them out
 //! may change what is computed.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -12,8 +13,9 @@ use half::{bf16, f16};
 use specula_kernels::Matrix;
 
 use crate::config::FREQUENCY_FACTORS;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, quantised_tensor};
 use crate::linear::Linear;
+use crate::padding::Padding;
 
 /// Ends of names that may stay unused: rotary frequencies (the configuration's business, where they were read from), and
 /// the head that some files hold beside the embedding table it is tied to.
@@ -23,6 +25,10 @@ const INERT: [&str; 3] = [FREQUENCY_FACTORS, "rotary_emb.inv_freq", "lm_head.wei
 pub(crate) struct Weights<'a> {
     source: Source<'a>,
     used: RefCell<HashSet<String>>,
+    /// `None`: the source's own layers.
+    padding: Option<Padding>,
+    /// Whether matrices are given in f32 whatever they are stored in.
+    dequantised: bool,
 }
 
 enum Source<'a> {
@@ -42,15 +48,43 @@ pub type TensorSource<'a> = dyn Fn(&str, &[usize]) -> Result<Tensor, String> + '
 
 impl<'a> Weights<'a> {
     pub(crate) fn gguf(file: &'a Gguf<'a>, interleaved_heads: bool) -> Self {
-        Self { source: Source::Gguf { file, interleaved_heads }, used: RefCell::default() }
+        Self::of(Source::Gguf { file, interleaved_heads })
     }
 
     pub(crate) fn safetensors(files: &'a MmapedSafetensors) -> Self {
-        Self { source: Source::Safetensors(files), used: RefCell::default() }
+        Self::of(Source::Safetensors(files))
     }
 
     pub(crate) fn trained(tensors: &'a TensorSource<'a>) -> Self {
-        Self { source: Source::Trained(tensors), used: RefCell::default() }
+        Self::of(Source::Trained(tensors))
+    }
+
+    fn of(source: Source<'a>) -> Self {
+        Self { source, used: RefCell::default(), padding: None, dequantised: false }
+    }
+
+    /// The same with identity layers between the source's own.
+    pub(crate) fn padded(self, padding: Padding) -> Self {
+        Self { padding: (padding.own() < padding.all()).then_some(padding), ..self }
+    }
+
+    /// The same with all matrices in f32, if so asked.
+    pub(crate) fn dequantised(self, dequantised: bool) -> Self {
+        Self { dequantised, ..self }
+    }
+
+    /// The source's name of a tensor, and whether zeros stand for its values: those of an identity layer's outputs do.
+    fn sourced<'n>(&self, name: &'n str) -> (Cow<'n, str>, bool) {
+        const LAYERS: &str = "model.layers.";
+        const OUTPUTS: [&str; 2] = ["self_attn.o_proj.weight", "mlp.down_proj.weight"];
+        let parts = name.strip_prefix(LAYERS).and_then(|rest| rest.split_once('.'));
+        let parsed = parts.and_then(|(index, part)| Some((self.padding?.at(index.parse().ok()?), part)));
+        match parsed {
+            None => (name.into(), false),
+            Some((stand, part)) => {
+                (format!("{LAYERS}{}.{part}", stand.layer).into(), stand.identity && OUTPUTS.contains(&part))
+            }
+        }
     }
 
     /// A matrix `[out, in]` as a linear map, with a bias `[out]` if `name.bias` is due.
@@ -85,13 +119,16 @@ impl<'a> Weights<'a> {
         let bias = if bias { Some(self.vector(out, &format!("{name}.bias"))?) } else { None };
         let name = format!("{name}.weight");
         match self.source {
+            Source::Gguf { .. } if self.dequantised => {
+                Ok(Linear::dense(self.dense(&[out, input], &name, order)?, bias))
+            }
             Source::Gguf { .. } => match QMatMul::from_qtensor(self.quantised(&[out, input], &name, order)?) {
                 Ok(QMatMul::Tensor(dense)) => Ok(Linear::dense(dense, bias)),
                 Ok(quantised) => Ok(Linear::quantised(quantised, bias)),
                 Err(error) => Err(format!("tensor `{name}`: {error}")),
             },
-            Source::Safetensors(_) => Ok(Linear::dense(self.dense(&[out, input], &name)?, bias)),
-            Source::Trained(_) => Ok(Linear::trained(self.dense(&[out, input], &name)?, bias)),
+            Source::Safetensors(_) => Ok(Linear::dense(self.dense(&[out, input], &name, None)?, bias)),
+            Source::Trained(_) => Ok(Linear::trained(self.dense(&[out, input], &name, None)?, bias)),
         }
     }
 
@@ -122,9 +159,13 @@ impl<'a> Weights<'a> {
     ) -> Result<Matrix, String> {
         let name = format!("{name}.weight");
         let packed = match self.source {
-            Source::Gguf { file, .. } => {
-                let gguf = self.checked_gguf(&[out, input], &name)?;
-                let (kind, raw) = file.raw(&gguf, order)?;
+            Source::Gguf { .. } | Source::Safetensors(_) if self.dequantised => {
+                let dense = self.dense(&[out, input], &name, order)?;
+                let values = dense.flatten_all().and_then(|values| values.to_vec1::<f32>());
+                Matrix::f32(out, input, &values.map_err(|error| format!("tensor `{name}`: {error}"))?)
+            }
+            Source::Gguf { .. } => {
+                let (gguf, kind, raw) = self.raw(&[out, input], &name, order)?;
                 match kind {
                     GgmlDType::Q8_0 => Matrix::q8_0(out, input, &raw),
                     GgmlDType::Q4K => Matrix::q4_k(out, input, &raw),
@@ -136,12 +177,14 @@ impl<'a> Weights<'a> {
                 }
             }
             Source::Safetensors(files) => {
+                let (name, zero) = self.sourced(&name);
                 let view = files.get(&name).map_err(|_| missing(&name))?;
                 self.check_shape(&name, view.shape(), &[out, input])?;
+                let raw = zeros_if(zero, view.data().into());
                 match DType::try_from(view.dtype()) {
-                    Ok(DType::F32) => Matrix::f32(out, input, &from_bytes(view.data(), f32::from_le_bytes)),
-                    Ok(DType::F16) => Matrix::f16(out, input, &from_bytes(view.data(), f16::from_le_bytes)),
-                    Ok(DType::BF16) => Matrix::bf16(out, input, &from_bytes(view.data(), bf16::from_le_bytes)),
+                    Ok(DType::F32) => Matrix::f32(out, input, &from_bytes(&raw, f32::from_le_bytes)),
+                    Ok(DType::F16) => Matrix::f16(out, input, &from_bytes(&raw, f16::from_le_bytes)),
+                    Ok(DType::BF16) => Matrix::bf16(out, input, &from_bytes(&raw, bf16::from_le_bytes)),
                     _ => return Err(format!("tensor `{name}` is of type {:?}", view.dtype())),
                 }
             }
@@ -152,12 +195,12 @@ impl<'a> Weights<'a> {
 
     /// A matrix `[rows, width]` in f32, for look-ups.
     pub(crate) fn table(&self, rows: usize, width: usize, name: &str) -> Result<Tensor, String> {
-        self.dense(&[rows, width], &format!("{name}.weight"))
+        self.dense(&[rows, width], &format!("{name}.weight"), None)
     }
 
     /// A vector in f32.
     pub(crate) fn vector(&self, len: usize, name: &str) -> Result<Tensor, String> {
-        self.dense(&[len], name)
+        self.dense(&[len], name, None)
     }
 
     /// The same as plain numbers.
@@ -165,13 +208,15 @@ impl<'a> Weights<'a> {
         self.vector(len, name)?.to_vec1().map_err(|error| format!("tensor `{name}`: {error}"))
     }
 
-    fn dense(&self, shape: &[usize], name: &str) -> Result<Tensor, String> {
+    fn dense(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<Tensor, String> {
         let tensor = match self.source {
-            Source::Gguf { .. } => self.quantised(shape, name, None)?.dequantize(&Device::Cpu),
+            Source::Gguf { .. } => self.quantised(shape, name, order)?.dequantize(&Device::Cpu),
             Source::Safetensors(files) => {
-                let view = files.get(name).map_err(|_| missing(name))?;
-                self.check_shape(name, view.shape(), shape)?;
+                let (name, zero) = self.sourced(name);
+                let view = files.get(&name).map_err(|_| missing(&name))?;
+                self.check_shape(&name, view.shape(), shape)?;
                 view.load(&Device::Cpu).and_then(|tensor| match tensor.dtype() {
+                    _ if zero => Tensor::zeros(shape, DType::F32, &Device::Cpu),
                     DType::F32 | DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
                     other => candle_core::bail!("type {other:?} is not supported; supported: F32, F16, BF16"),
                 })
@@ -186,16 +231,23 @@ impl<'a> Weights<'a> {
     }
 
     fn quantised(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<QTensor, String> {
-        let Source::Gguf { file, .. } = self.source else { return Err(missing(name)) };
-        file.tensor(&self.checked_gguf(shape, name)?, order)
+        let (gguf, kind, raw) = self.raw(shape, name, order)?;
+        quantised_tensor(kind, raw, shape).map_err(|error| format!("tensor `{gguf}`: {error}"))
     }
 
-    /// GGUF's name of a tensor that is there and has this shape.
-    fn checked_gguf(&self, shape: &[usize], name: &str) -> Result<String, String> {
+    /// GGUF's name of a tensor that is there and has this shape, its type and its bytes.
+    fn raw(
+        &self,
+        shape: &[usize],
+        name: &str,
+        order: Option<&[usize]>,
+    ) -> Result<(String, GgmlDType, Cow<'a, [u8]>), String> {
         let Source::Gguf { file, .. } = self.source else { return Err(missing(name)) };
-        let gguf = gguf_name(name);
+        let (name, zero) = self.sourced(name);
+        let gguf = gguf_name(&name);
         self.check_shape(&gguf, file.shape(&gguf).ok_or_else(|| missing(&gguf))?, shape)?;
-        Ok(gguf)
+        let (kind, raw) = file.raw(&gguf, order)?;
+        Ok((gguf, kind, zeros_if(zero, raw)))
     }
 
     fn check_shape(&self, name: &str, found: &[usize], due: &[usize]) -> Result<(), String> {
@@ -224,6 +276,11 @@ impl<'a> Weights<'a> {
             )),
         }
     }
+}
+
+/// Bytes as they are, or as many zeros, which stand for the value 0 in every format.
+fn zeros_if(zero: bool, raw: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if zero { vec![0; raw.len()].into() } else { raw }
 }
 
 /// Little-endian values of N bytes each.

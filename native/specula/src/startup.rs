@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use specula_engine::{Engine, EngineConfig};
-use specula_models::{Exits, LoadedModel, Streams};
+use specula_models::{Exits, Form, LoadedModel, Streams};
 use specula_policies::{Limits, Registry};
 
 use crate::coverage;
@@ -22,9 +22,13 @@ pub(crate) static PAGE: &[(&str, &[u8])] = dist::PAGE;
 pub(crate) static TARGET: &[u8] = include_bytes!("../../weights/target.gguf");
 pub(crate) static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
 
-/// Starts an engine.
+/// Starts an engine on the models named, else on the embedded pair.
 pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
-    let (target, draft) = pair(args)?;
+    engine_of(args, pair(args)?)
+}
+
+/// Starts an engine on models already loaded.
+pub(crate) fn engine_of(args: &EngineArgs, (target, draft): (LoadedModel, Option<LoadedModel>)) -> Result<Engine> {
     for model in [Some(&target), draft.as_ref()].into_iter().flatten() {
         tracing::info!(model = model.name, by = model.model.computed_by(), "computed");
     }
@@ -49,9 +53,14 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
 
 /// The models named, else the embedded pair. A target of one's own has no draft unless one is named.
 pub(crate) fn pair(args: &EngineArgs) -> Result<(LoadedModel, Option<LoadedModel>)> {
+    pair_as(args, Form::default())
+}
+
+/// The same, with the target in a form of one's choice.
+pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Option<LoadedModel>)> {
     let mut target = match &args.target {
-        Some(path) => LoadedModel::open(path)?,
-        None => LoadedModel::from_gguf_bytes("specula-target", TARGET)?,
+        Some(path) => LoadedModel::open_as(path, form)?,
+        None => LoadedModel::from_gguf_bytes_as("specula-target", TARGET, form)?,
     };
     if let Some(path) = &args.exits {
         let exits = Exits::open(path).map_err(anyhow::Error::msg)?;

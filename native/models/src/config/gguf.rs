@@ -114,7 +114,7 @@ fn rope(file: &Gguf<'_>, prefix: &str) -> Result<Rope, String> {
     if scaling != Scaling::None {
         return Err(format!("tensor `{FREQUENCY_FACTORS}` and `{type_key}` both scale; only one may"));
     }
-    let factors = file.tensor(FREQUENCY_FACTORS, None)?.dequantize(&candle_core::Device::Cpu);
+    let factors = file.tensor(FREQUENCY_FACTORS)?.dequantize(&candle_core::Device::Cpu);
     let factors = factors.and_then(|t| t.flatten_all()?.to_vec1()).map_err(|e| format!("{FREQUENCY_FACTORS}: {e}"))?;
     Ok(Rope { theta, scaling: Scaling::Factors(factors) })
 }

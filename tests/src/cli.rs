@@ -41,10 +41,28 @@ pub fn generate(args: &[&str]) -> Generated {
 
 /// Runs `specula generate` with arguments that it must refuse; gives what it says on stderr.
 pub fn refused(args: &[&str]) -> String {
-    let output = run(&[&["generate"], args].concat());
-    assert!(!output.status.success(), "specula generate {args:?} was not refused");
+    refused_by(&[&["generate"], args].concat())
+}
+
+/// The same of `specula bench`.
+pub fn refused_bench(args: &[&str]) -> String {
+    refused_by(&[&["bench"], args].concat())
+}
+
+fn refused_by(args: &[&str]) -> String {
+    let output = run(args);
+    assert!(!output.status.success(), "specula {args:?} was not refused");
     assert!(output.stdout.is_empty(), "a refusal prints no answer: {}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8(output.stderr).expect("messages are UTF-8")
+}
+
+/// Runs `specula bench` with more arguments; it must succeed. Gives the folder of its files.
+pub fn bench(args: &[&str]) -> Folder {
+    let folder = Folder::new();
+    let output = run(&[&["bench", "--out", folder.text()], args].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "specula bench {args:?}: {}: {told}", output.status);
+    folder
 }
 
 /// Runs `specula exactness` with more arguments; it must find no difference. Gives its counts.

@@ -41,6 +41,16 @@ impl Contender {
         }
         Ok(Self { name: text.to_owned(), settings })
     }
+
+    /// Its method.
+    pub(crate) fn method(&self) -> &str {
+        self.settings.method.as_deref().unwrap_or_default()
+    }
+
+    /// Whether a draft model may take part: only then does its device matter.
+    pub(crate) fn uses_draft(&self) -> bool {
+        !["none", "lookup", "recycling"].contains(&self.method())
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 mod contender;
 mod lanes;
 mod limits;
-mod random;
+pub(super) mod random;
 mod table;
 
 use std::path::{Path, PathBuf};

@@ -1,119 +1,191 @@
-//! Asks every question of every contender, in turn.
+//! Asks every question of every entrant, in turn.
 
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
-use specula_engine::{Engine, Event, LaneKind, PluginSpec, Report, RequestSpec, Round};
+use specula_decoding::TokenId;
+use specula_engine::{Engine, Event, PluginSpec, Report, RequestSpec, Round};
 
+use super::answer::{Answer, Turn};
+use super::parts::{self, Parts};
+use super::stage::Stage;
+use super::suite::Question;
 use crate::contender::Contender;
 
 /// What is asked of whom.
 pub(crate) struct Plan {
     pub(crate) contenders: Vec<Contender>,
+    pub(crate) entrants: Vec<Entrant>,
     pub(crate) temperatures: Vec<f64>,
-    /// Page and question.
-    pub(crate) questions: Vec<(String, String)>,
+    pub(crate) questions: Vec<Question>,
     pub(crate) max_tokens: u64,
     pub(crate) seed: u64,
     pub(crate) plugins: Vec<PluginSpec>,
 }
 
-/// One answer.
-pub(crate) struct Answer {
+/// A contender on a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entrant {
     pub(crate) contender: usize,
-    pub(crate) temperature: usize,
-    pub(crate) question: usize,
-    pub(crate) tokens: Vec<u32>,
+    pub(crate) stage: usize,
+}
+
+/// Every contender with the draft as it is; those that use a draft also with each slower one. The first is `none`.
+pub(crate) fn entrants(contenders: &[Contender], stages: usize) -> Vec<Entrant> {
+    let all = (0..stages).flat_map(|stage| (0..contenders.len()).map(move |contender| Entrant { contender, stage }));
+    all.filter(|entrant| entrant.stage == 0 || contenders[entrant.contender].uses_draft()).collect()
+}
+
+/// One turn of a conversation, as it is asked.
+pub(crate) struct Asked<'a> {
+    /// Roles and texts; the last is the user's.
+    pub(crate) history: &'a [(String, String)],
+    pub(crate) contender: &'a Contender,
+    pub(crate) temperature: f64,
+    pub(crate) max_tokens: u64,
+    pub(crate) seed: u64,
+    pub(crate) plugins: &'a [PluginSpec],
+}
+
+/// What came back.
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) tokens: Vec<TokenId>,
+    /// Tokens committed in each round.
+    pub(crate) lengths: Vec<usize>,
+    pub(crate) parts: Vec<Parts>,
     pub(crate) report: Report,
-    pub(crate) passes: Vec<Pass>,
-    /// The draft's serial drafting, in microseconds.
-    pub(crate) serial_draft_us: u64,
+    /// Whether the user's last message was cut to fit.
+    pub(crate) cut: bool,
+    rounds: Vec<Round>,
 }
 
-/// One pass of the target.
-pub(crate) struct Pass {
-    /// Last committed token and window.
-    pub(crate) rows: usize,
-    pub(crate) micros: u64,
-}
-
-impl Answer {
-    /// Time after the prefill, in seconds.
-    pub(crate) fn decode_seconds(&self) -> f64 {
-        self.report.total_us.saturating_sub(self.report.prefill_us) as f64 / 1e6
-    }
-
-    /// The answer as a line of JSON.
-    pub(crate) fn line(&self, plan: &Plan) -> Value {
-        json!({
-            "method": plan.contenders[self.contender].name,
-            "temperature": plan.temperatures[self.temperature],
-            "page": plan.questions[self.question].0,
-            "question": plan.questions[self.question].1,
-            "new_tokens": self.tokens.len(),
-            "rounds": self.report.totals.rounds,
-            "decode_seconds": self.decode_seconds(),
-            "prefill_us": self.report.prefill_us,
-            "acceptance_length": self.report.totals.acceptance_length(),
-            "hit_rate": self.report.totals.hit_rate(),
-            "lossless": self.report.lossless(),
-            "tokens": self.tokens,
-        })
-    }
+/// Rounds of one answer of an entrant, for the picture of its lanes.
+pub(crate) struct Sample {
+    pub(crate) entrant: usize,
+    pub(crate) temperature: usize,
+    pub(crate) rounds: Vec<Round>,
 }
 
 /// Runs the plan, one request at a time.
-pub(crate) fn run(engine: &Engine, plan: &Plan) -> Result<Vec<Answer>> {
-    let total = plan.questions.len() * plan.temperatures.len() * plan.contenders.len();
+pub(crate) fn run(stages: &[Stage], plan: &Plan) -> Result<(Vec<Answer>, Vec<Sample>)> {
+    let total = plan.questions.len() * plan.temperatures.len() * plan.entrants.len();
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} answers, {eta} left")?;
     let progress = ProgressBar::new(total as u64).with_style(style);
     // The first passes fill caches and pages; they are nobody's measurement.
-    ask(engine, plan, (0, 0, 0))?;
-    let mut answers = Vec::with_capacity(total);
+    for first in 0..stages.len() {
+        let entrant = plan.entrants.iter().position(|entrant| entrant.stage == first).unwrap_or_default();
+        converse(stages, plan, (entrant, 0, 0))?;
+    }
+    let (mut answers, mut samples) = (Vec::with_capacity(total), Vec::new());
     for question in 0..plan.questions.len() {
         for temperature in 0..plan.temperatures.len() {
-            for turn in 0..plan.contenders.len() {
-                // Rotating the order keeps any one contender from always running first.
-                let contender = (turn + question) % plan.contenders.len();
-                answers.push(ask(engine, plan, (contender, temperature, question))?);
+            for turn in 0..plan.entrants.len() {
+                // Rotating the order keeps any one entrant from always running first.
+                let entrant = (turn + question) % plan.entrants.len();
+                let (answer, rounds) = converse(stages, plan, (entrant, temperature, question))?;
+                answers.push(answer);
+                if question == 0 {
+                    samples.push(Sample { entrant, temperature, rounds });
+                }
                 progress.inc(1);
             }
         }
     }
     progress.finish_and_clear();
-    Ok(answers)
+    Ok((answers, samples))
 }
 
-fn ask(engine: &Engine, plan: &Plan, (contender, temperature, question): (usize, usize, usize)) -> Result<Answer> {
-    let prompt = engine.encode_chat(&[("user".to_owned(), plan.questions[question].1.clone())])?;
+/// Asks a question's turns one after the other, each with the answers before it; tells the first turn's rounds as well.
+fn converse(
+    stages: &[Stage],
+    plan: &Plan,
+    (entrant, temperature, question): (usize, usize, usize),
+) -> Result<(Answer, Vec<Round>)> {
+    let Entrant { contender, stage } = plan.entrants[entrant];
+    let mut history = Vec::new();
+    let mut answer = Answer { entrant, temperature, question, turns: Vec::new(), skipped: 0 };
+    let mut sample = Vec::new();
+    for text in &plan.questions[question].turns {
+        history.push(("user".to_owned(), text.clone()));
+        let asked = Asked {
+            history: &history,
+            contender: &plan.contenders[contender],
+            temperature: plan.temperatures[temperature],
+            max_tokens: plan.max_tokens,
+            seed: plan.seed,
+            plugins: &plan.plugins,
+        };
+        if !answer.turns.is_empty() && fitted(&stages[stage].engine, &asked)?.is_none() {
+            // What was said before leaves no room: this turn and those after it are left out.
+            answer.skipped = plan.questions[question].turns.len() - answer.turns.len();
+            break;
+        }
+        let said = ask(&stages[stage].engine, &asked)?;
+        history.push(("assistant".to_owned(), said.text.clone()));
+        if answer.turns.is_empty() {
+            sample = said.rounds;
+        }
+        let Said { text, tokens, lengths, parts, report, cut, .. } = said;
+        answer.turns.push(Turn { text, tokens, lengths, parts, report, cut });
+    }
+    Ok((answer, sample))
+}
+
+/// The prompt, and whether the last message was cut: it loses its end until `max_tokens` have room in the context. `None` if
+/// they have none even without it.
+fn fitted(engine: &Engine, asked: &Asked<'_>) -> Result<Option<(Vec<TokenId>, bool)>> {
+    let room = engine.facts().context_length.saturating_sub(asked.max_tokens as usize);
+    let Some(((role, text), before)) = asked.history.split_last() else { bail!("a conversation without a message") };
+    let encode = |chars: usize| -> Result<Vec<TokenId>> {
+        let kept = text.chars().take(chars).collect();
+        Ok(engine.encode_chat(&[before, &[(role.clone(), kept)]].concat())?)
+    };
+    let whole = encode(usize::MAX)?;
+    if whole.len() <= room {
+        return Ok(Some((whole, false)));
+    }
+    if encode(0)?.len() > room {
+        return Ok(None);
+    }
+    let (mut fits, mut too_long) = (0, text.chars().count());
+    while too_long - fits > 1 {
+        let middle = fits.midpoint(too_long);
+        if encode(middle)?.len() <= room { fits = middle } else { too_long = middle }
+    }
+    Ok(Some((encode(fits)?, true)))
+}
+
+/// Asks one turn.
+pub(crate) fn ask(engine: &Engine, asked: &Asked<'_>) -> Result<Said> {
+    let Some((prompt, cut)) = fitted(engine, asked)? else {
+        bail!("--max-tokens {} leave no room in a context of {}", asked.max_tokens, engine.facts().context_length);
+    };
     let spec = RequestSpec {
         prompt,
-        max_tokens: Some(plan.max_tokens),
-        temperature: Some(plan.temperatures[temperature]),
-        seed: Some(plan.seed),
-        speculation: plan.contenders[contender].settings.clone(),
-        plugins: plan.plugins.clone(),
+        max_tokens: Some(asked.max_tokens),
+        temperature: Some(asked.temperature),
+        seed: Some(asked.seed),
+        speculation: asked.contender.settings.clone(),
+        plugins: asked.plugins.to_vec(),
         ..RequestSpec::default()
     };
     let mut events = engine.submit(engine.check(spec)?)?;
-    let mut tokens = Vec::new();
-    let mut passes = Vec::new();
-    let mut serial_draft_us = 0;
+    let mut rounds: Vec<Round> = Vec::new();
     while let Some(event) = events.blocking_next() {
         match event {
             Event::Started(_) | Event::Prompt(_) => {}
-            Event::Round(round) => {
-                tokens.extend(round.tokens.iter().map(|t| t.id));
-                let target = [LaneKind::TargetPrefix, LaneKind::Exit, LaneKind::TargetSuffix];
-                passes.push(Pass { rows: round.window + 1, micros: time_in(&round, &target) });
-                // The first proposal tells of the draft's prefill too.
-                if passes.len() > 1 {
-                    serial_draft_us += time_in(&round, &[LaneKind::DraftSerial]);
-                }
-            }
+            Event::Round(round) => rounds.push(round),
             Event::Finished(finished) => {
-                let report = finished.report;
-                return Ok(Answer { contender, temperature, question, tokens, report, passes, serial_draft_us });
+                let tokens = || rounds.iter().flat_map(|round| &round.tokens);
+                return Ok(Said {
+                    text: tokens().map(|token| token.text.as_str()).collect(),
+                    tokens: tokens().map(|token| token.id).collect(),
+                    lengths: rounds.iter().map(|round| round.tokens.len()).collect(),
+                    parts: parts::of(&rounds),
+                    report: finished.report,
+                    cut,
+                    rounds,
+                });
             }
             Event::Failed(failure) => bail!(failure),
         }
@@ -121,6 +193,15 @@ fn ask(engine: &Engine, plan: &Plan, (contender, temperature, question): (usize,
     bail!("the engine ended an answer without saying why")
 }
 
-fn time_in(round: &Round, lanes: &[LaneKind]) -> u64 {
-    round.lanes.iter().filter(|span| lanes.contains(&span.kind)).map(|span| span.end_us - span.start_us).sum()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slower_drafts_are_tried_by_those_who_draft() {
+        let contenders: Vec<Contender> =
+            ["none", "lookup", "sps"].map(|name| Contender::parse(name).expect("a method")).to_vec();
+        let found: Vec<(usize, usize)> = entrants(&contenders, 3).iter().map(|e| (e.stage, e.contender)).collect();
+        assert_eq!(found, [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)]);
+    }
 }

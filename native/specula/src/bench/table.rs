@@ -1,187 +1,248 @@
-//! Sums answers up: one row per temperature and contender, with the profile that explains it.
+//! The summary as Markdown.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde::Serialize;
-use specula_engine::{Engine, Totals};
+use specula_protocol::EffectiveSettings;
 
-use super::run::{Answer, Plan};
+use super::conditions::{Conditions, Told};
+use super::summary::{Line, Summary};
 
-/// What was measured, under which conditions.
-#[derive(Debug, Serialize)]
-pub(crate) struct Summary {
-    pub(crate) target: String,
-    pub(crate) draft: Option<String>,
-    pub(crate) cores: usize,
-    pub(crate) questions: usize,
-    pub(crate) max_tokens: u64,
-    pub(crate) seed: u64,
-    pub(crate) plugins: Vec<String>,
-    pub(crate) lines: Vec<Line>,
-    pub(crate) row_costs: Vec<RowCost>,
-    /// Serial drafting per draft token, over all methods that draft serially.
-    pub(crate) draft_token_ms: Option<f64>,
-}
-
-/// What a pass of the target costs by the number of its rows, over all methods.
-#[derive(Debug, Serialize)]
-pub(crate) struct RowCost {
-    pub(crate) rows: usize,
-    pub(crate) passes: usize,
-    pub(crate) median_ms: f64,
-}
-
-/// One contender at one temperature. Times are milliseconds per round unless said.
-#[derive(Debug, Serialize)]
-pub(crate) struct Line {
-    pub(crate) temperature: f64,
-    pub(crate) method: String,
-    pub(crate) tokens: u64,
-    pub(crate) tokens_per_second: f64,
-    /// Ratio of total times for the same tokens: `none` / this.
-    pub(crate) speedup: f64,
-    pub(crate) acceptance_length: f64,
-    pub(crate) accepted_by_position: Vec<f64>,
-    pub(crate) hit_rate: Option<f64>,
-    pub(crate) coverage: Option<f64>,
-    /// Share of the decoding time in which the target waited for draft tokens.
-    pub(crate) exposed_draft_fraction: f64,
-    pub(crate) pass_ms: f64,
-    pub(crate) exit_ms: f64,
-    pub(crate) accept_ms: f64,
-    pub(crate) exposed_draft_ms: f64,
-    pub(crate) hidden_draft_ms: f64,
-    pub(crate) rendezvous_ms: f64,
-    /// Whether every answer says so of itself.
-    pub(crate) lossless: bool,
-    /// Answers that differ from the method `none`.
-    pub(crate) differing: usize,
-    /// Of those, answers that claim to be lossless.
-    pub(crate) broken: usize,
-    pub(crate) answers: usize,
-}
-
-pub(crate) fn summarise(engine: &Engine, plan: &Plan, answers: &[Answer]) -> Summary {
-    let facts = engine.facts();
-    let lines = (0..plan.temperatures.len())
-        .flat_map(|t| (0..plan.contenders.len()).map(move |c| (t, c)))
-        .map(|(t, c)| line(plan, answers, t, c))
-        .collect();
-    Summary {
-        target: facts.name.clone(),
-        draft: facts.draft.clone(),
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        questions: plan.questions.len(),
-        max_tokens: plan.max_tokens,
-        seed: plan.seed,
-        plugins: plan.plugins.iter().map(|p| p.name.clone()).collect(),
-        lines,
-        row_costs: row_costs(answers),
-        draft_token_ms: draft_token_ms(plan, answers),
-    }
-}
-
-fn row_costs(answers: &[Answer]) -> Vec<RowCost> {
-    let mut by_rows: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-    for pass in answers.iter().flat_map(|answer| &answer.passes) {
-        by_rows.entry(pass.rows).or_default().push(pass.micros);
-    }
-    let cost = |(rows, mut micros): (usize, Vec<u64>)| {
-        micros.sort_unstable();
-        RowCost { rows, passes: micros.len(), median_ms: micros[micros.len() / 2] as f64 / 1e3 }
-    };
-    by_rows.into_iter().map(cost).collect()
-}
-
-/// Only `sps` drafts every window serially, so only there all draft tokens come from what was measured.
-fn draft_token_ms(plan: &Plan, answers: &[Answer]) -> Option<f64> {
-    let serial = answers.iter().filter(|a| plan.contenders[a.contender].settings.method.as_deref() == Some("sps"));
-    let (micros, tokens) = serial.fold((0, 0), |(micros, tokens), a| {
-        let later: usize = a.passes.iter().skip(1).map(|pass| pass.rows - 1).sum();
-        (micros + a.serial_draft_us, tokens + later)
-    });
-    (tokens > 0).then(|| micros as f64 / tokens as f64 / 1e3)
-}
-
-fn line(plan: &Plan, answers: &[Answer], temperature: usize, contender: usize) -> Line {
-    let of = |c: usize| answers.iter().filter(move |a| a.temperature == temperature && a.contender == c);
-    let seconds = |c: usize| of(c).map(Answer::decode_seconds).sum::<f64>();
-    let tokens = |c: usize| of(c).map(|a| a.tokens.len() as u64).sum::<u64>();
-    let mut sums = Totals::default();
-    of(contender).for_each(|a| sums += &a.report.totals);
-    let differs = |a: &&Answer| of(0).any(|none| none.question == a.question && none.tokens != a.tokens);
-    let rounds = sums.rounds.max(1) as f64;
-    let per_round = |us: u64| us as f64 / rounds / 1e3;
-    let speed = |c: usize| tokens(c) as f64 / seconds(c);
-    Line {
-        temperature: plan.temperatures[temperature],
-        method: plan.contenders[contender].name.clone(),
-        tokens: tokens(contender),
-        tokens_per_second: speed(contender),
-        speedup: speed(contender) / speed(0),
-        acceptance_length: sums.acceptance_length().unwrap_or(0.0),
-        accepted_by_position: sums.by_position.iter().map(|p| p.accepted as f64 / p.rounds.max(1) as f64).collect(),
-        hit_rate: sums.hit_rate(),
-        coverage: sums.coverage(),
-        exposed_draft_fraction: sums.exposed_draft_us as f64 / 1e6 / seconds(contender),
-        pass_ms: per_round(sums.target_prefix_us + sums.exit_us + sums.target_suffix_us),
-        exit_ms: per_round(sums.exit_us),
-        accept_ms: per_round(sums.accept_us),
-        exposed_draft_ms: per_round(sums.exposed_draft_us),
-        hidden_draft_ms: per_round(sums.hidden_draft_us),
-        rendezvous_ms: per_round(sums.rendezvous_us),
-        lossless: of(contender).all(|a| a.report.lossless()),
-        differing: of(contender).filter(differs).count(),
-        broken: of(contender).filter(differs).filter(|a| a.report.lossless()).count(),
-        answers: of(contender).count(),
-    }
+/// A table of the summary.
+pub(crate) struct Table {
+    pub(crate) title: &'static str,
+    pub(crate) heads: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 pub(crate) fn markdown(summary: &Summary) -> String {
     let mut out = String::new();
-    let draft = summary.draft.as_deref().unwrap_or("no draft");
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "{} with {draft}, {} cores, {} questions, at most {} tokens each, seed {}, plugins: {}\n",
-        summary.target,
-        summary.cores,
-        summary.questions,
-        summary.max_tokens,
-        summary.seed,
-        if summary.plugins.is_empty() { "none".to_owned() } else { summary.plugins.join(", ") },
-    );
-    out.push_str("| temperature | method | tokens/s | speedup | acceptance length | hits | coverage | pass ms | of it exit | accept ms | exposed draft ms | hidden draft ms | rendezvous ms | differing answers |\n");
-    out.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
-    let percent = |share: Option<f64>| share.map_or("-".to_owned(), |s| format!("{:.0} %", s * 100.0));
-    for r in &summary.lines {
-        let _ = writeln!(
-            out,
-            "| {} | {} | {:.1} | {:.2} | {:.2} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.3} | {} of {} |",
-            r.temperature,
-            r.method,
-            r.tokens_per_second,
-            r.speedup,
-            r.acceptance_length,
-            percent(r.hit_rate),
-            percent(r.coverage),
-            r.pass_ms,
-            r.exit_ms,
-            r.accept_ms,
-            r.exposed_draft_ms,
-            r.hidden_draft_ms,
-            r.rendezvous_ms,
-            r.differing,
-            r.answers,
-        );
+    for line in conditions(&summary.conditions) {
+        let _ = writeln!(out, "{line}  ");
     }
-    out.push_str("\n| rows of a pass | passes | median ms |\n|---|---|---|\n");
-    for cost in &summary.row_costs {
-        let _ = writeln!(out, "| {} | {} | {:.2} |", cost.rows, cost.passes, cost.median_ms);
-    }
-    if let Some(ms) = summary.draft_token_ms {
-        let _ = writeln!(out, "\nSerial drafting: {ms:.2} ms per draft token.");
+    for Table { title, heads, rows } in tables(summary) {
+        let _ = writeln!(out, "\n**{title}**\n\n| {} |\n|{}", heads.join(" | "), "---|".repeat(heads.len()));
+        for row in rows {
+            let _ = writeln!(out, "| {} |", row.join(" | "));
+        }
     }
     out
+}
+
+/// All tables that have something to tell.
+pub(crate) fn tables(summary: &Summary) -> Vec<Table> {
+    let rows = summary
+        .row_costs
+        .iter()
+        .map(|cost| vec![cost.rows.to_string(), cost.passes.to_string(), format!("{:.2}", cost.median_ms)]);
+    let passes = table("Passes of the target", &["rows of a pass", "passes", "median ms"], rows);
+    let all = [methods(summary), rounds(summary), mirrors(summary), ablation(summary), tasks(summary), passes];
+    all.into_iter().filter(|table| !table.rows.is_empty()).collect()
+}
+
+/// What was asked of what, where: a sentence each.
+pub(crate) fn conditions(c: &Conditions) -> Vec<String> {
+    let model = |told: &Told| {
+        format!(
+            "{} ({} layers, {:.1} M weights a pass, {}, sha256 {})",
+            told.name,
+            told.layers,
+            told.weights as f64 / 1e6,
+            told.computed_by,
+            &told.sha256[..12]
+        )
+    };
+    let m = &c.machine;
+    let mut lines = vec![
+        format!("Target {}; draft {}.", model(&c.target), c.draft.as_ref().map_or("none".to_owned(), model)),
+        format!(
+            "Suite {}: {} questions, {} turns, at most {} tokens each, seed {}, plugins: {}.",
+            c.suite,
+            c.questions,
+            c.turns,
+            c.max_tokens,
+            c.seed,
+            if c.plugins.is_empty() { "none".to_owned() } else { c.plugins.join(", ") },
+        ),
+        format!(
+            "{}: target on {}, draft on {}, {} cores{}.",
+            m.setting.as_deref().unwrap_or("Devices as named"),
+            m.target_device,
+            m.draft_device,
+            m.cores,
+            m.processor.as_ref().map_or(String::new(), |name| format!(" of {name}")),
+        ),
+    ];
+    if c.cut_turns + c.skipped_turns > 0 {
+        lines.push(format!(
+            "{} questions were too long for the context and lost their end; {} further turns were left out, since what was said \
+             before filled it.",
+            c.cut_turns, c.skipped_turns
+        ));
+    }
+    if let Some(ms) = m.one_row_ms {
+        lines.push(format!("Simulated drafts: a step of one row takes c of a target pass of one row, {ms:.3} ms."));
+    }
+    if let (Some(before), Some(after)) = (&m.load_before, &m.load_after) {
+        lines.push(format!("Load average before {before}, after {after}."));
+    }
+    lines
+}
+
+/// γ and whatever else the method has.
+pub(crate) fn settings(settings: Option<&EffectiveSettings>) -> String {
+    let Some(s) = settings else { return "-".into() };
+    if s.method == "none" || s.window == 0 {
+        return "-".into();
+    }
+    let mut told = vec![format!("γ {}", s.window)];
+    let mut add = |name: &str, value: Option<String>| told.extend(value.map(|value| format!("{name} {value}")));
+    add("e", s.exit_layer.map(|e| e.to_string()));
+    add("κ", s.exit_top.map(|k| k.to_string()));
+    add("B", s.branch_budget.map(|b| b.to_string()));
+    add("roots", s.roots.clone());
+    add("η", s.streams.map(|n| n.to_string()));
+    told.join(", ")
+}
+
+/// `1.93 (1.85–2.01)`.
+pub(crate) fn ratio(value: f64, interval: Option<[f64; 2]>) -> String {
+    interval.map_or(format!("{value:.2}"), |[low, high]| format!("{value:.2} ({low:.2}–{high:.2})"))
+}
+
+pub(crate) fn percent(share: Option<f64>) -> String {
+    share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0))
+}
+
+fn two(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.2}"))
+}
+
+fn table(title: &'static str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
+    Table { title, heads: heads.iter().map(|head| (*head).to_owned()).collect(), rows: rows.collect() }
+}
+
+fn methods(summary: &Summary) -> Table {
+    let heads = [
+        "temperature",
+        "method",
+        "draft",
+        "settings",
+        "tokens/s",
+        "speedup (95 %)",
+        "of totals",
+        "acceptance length",
+        "hits",
+        "coverage",
+        "exposed draft",
+        "differing answers",
+    ];
+    let row = |line: &Line| {
+        vec![
+            line.temperature.to_string(),
+            line.method.clone(),
+            line.draft.clone(),
+            settings(line.settings.as_ref()),
+            format!("{:.1}", line.mean_tokens_per_second),
+            ratio(line.speedup, line.speedup_interval),
+            format!("{:.2}", line.speedup_of_totals),
+            format!("{:.2}", line.acceptance_length),
+            percent(line.hit_rate),
+            percent(line.coverage),
+            percent(Some(line.exposed_draft_fraction)),
+            format!("{} of {}", line.differing, line.answers),
+        ]
+    };
+    table("Speed, after the prefill", &heads, summary.methods.iter().map(row))
+}
+
+fn rounds(summary: &Summary) -> Table {
+    let heads = [
+        "temperature",
+        "method",
+        "draft",
+        "layers 1…e",
+        "exit",
+        "layers e+1…N",
+        "accept",
+        "serial draft",
+        "rollout overrun",
+        "rendezvous",
+        "round",
+        "formula / measured",
+        "bubble",
+        "hidden draft",
+        "prefill",
+        "accepted by position",
+    ];
+    let row = |line: &Line| {
+        let ms = |value: f64| format!("{value:.2}");
+        let r = &line.round;
+        let mut row = vec![line.temperature.to_string(), line.method.clone(), line.draft.clone()];
+        row.extend([r.target_prefix_ms, r.exit_ms, r.target_suffix_ms, r.accept_ms].map(ms));
+        row.extend([r.serial_draft_ms, r.rollout_overrun_ms, r.rendezvous_ms, r.measured_ms].map(ms));
+        row.push(two(line.formula_over_measured));
+        row.extend([line.bubble_ms, line.hidden_draft_ms, line.prefill_ms].map(ms));
+        row.push(line.accepted_by_position.iter().map(|share| format!("{share:.2}")).collect::<Vec<_>>().join(" "));
+        row
+    };
+    table("A round, in milliseconds", &heads, summary.methods.iter().map(row))
+}
+
+fn mirrors(summary: &Summary) -> Table {
+    let heads = [
+        "temperature",
+        "draft",
+        "c measured",
+        "mirror",
+        "best serial",
+        "mirror / serial (95 %)",
+        "bound",
+        "at γ",
+        "reached",
+        "serial, model / measured",
+    ];
+    let rows = summary.mirrors.iter().map(|m| {
+        vec![
+            m.temperature.to_string(),
+            m.draft.clone(),
+            m.c.map_or("-".to_owned(), |c| format!("{:.1} %", c * 100.0)),
+            m.mirror.clone(),
+            m.serial.clone(),
+            ratio(m.ratio, m.interval),
+            two(m.bound),
+            m.bound_window.map_or("-".to_owned(), |window| window.to_string()),
+            percent(m.reached),
+            two(m.serial_model_over_measured),
+        ]
+    });
+    table("Mirror against the best serial method; bound: free draft, every outcome rolled out", &heads, rows)
+}
+
+fn ablation(summary: &Summary) -> Table {
+    let heads = ["temperature", "draft", "step", "tokens/s", "speedup", "over serial (95 %)", "hits", "exposed draft"];
+    let rows = summary.ablation.iter().map(|step| {
+        vec![
+            step.temperature.to_string(),
+            step.draft.clone(),
+            if step.computed { format!("{} (computed from {})", step.step, step.method) } else { step.step.clone() },
+            format!("{:.1}", step.mean_tokens_per_second),
+            format!("{:.2}", step.speedup),
+            ratio(step.over_serial, step.over_serial_interval),
+            percent(step.hit_rate),
+            percent(Some(step.exposed_draft_fraction)),
+        ]
+    });
+    table("What each part brings", &heads, rows)
+}
+
+fn tasks(summary: &Summary) -> Table {
+    let mut heads = vec!["temperature", "method", "draft"];
+    heads.extend(summary.tasks.first().iter().flat_map(|line| &line.tasks).map(|task| task.task.as_str()));
+    let rows = summary.tasks.iter().map(|line| {
+        let mut row = vec![line.temperature.to_string(), line.method.clone(), line.draft.clone()];
+        row.extend(line.tasks.iter().map(|task| format!("{:.2} ({:.2})", task.speedup, task.acceptance_length)));
+        row
+    });
+    table("Speedup (and acceptance length) by task", &heads, rows)
 }

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use random::gguf::q4_k_m;
 use random::{all, fresh, rows, text};
 use specula_decoding::model::chain_nodes;
-use specula_decoding::{LanguageModel, Row, TokenId};
+use specula_decoding::{Row, TokenId};
 use specula_models::{Compute, Exits, Form, LoadedModel};
 
 fn open(path: &Path, form: Form) -> LoadedModel {

@@ -14,4 +14,4 @@ pub use request::{
     GenerateRequest, LogProbsAsked, Message, PluginChoice, Prompt, ResponseFormat, Speculation, Stop, StreamOptions,
 };
 pub use response::{ApiError, ErrorBody, ModelCard, ModelList, PluginCard, PluginList, Usage};
-pub use stream::{ClientFrame, Lane, LaneSpan, Origin, RoundToken, ServerFrame};
+pub use stream::{ClientFrame, Lane, LaneSpan, Origin, RoundToken, ServerFrame, Source};

@@ -54,6 +54,9 @@ pub enum ServerFrame {
         /// round.
         #[serde(skip_serializing_if = "Option::is_none")]
         hit: Option<bool>,
+        /// After a hit: who had guessed the round's outcome.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<Source>,
         /// What both devices did, in microseconds since the generation was admitted.
         lanes: Vec<LaneSpan>,
     },
@@ -105,6 +108,17 @@ pub enum Origin {
     Correction,
     /// The target's own draw after a fully accepted window.
     Bonus,
+}
+
+/// Who guesses outcomes that are rolled out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The draft's own rows.
+    Draft,
+    /// The target's early exit.
+    Exit,
 }
 
 /// Which device, doing what.

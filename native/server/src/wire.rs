@@ -4,6 +4,7 @@
 mod asked;
 
 use specula_decoding::FinishReason;
+use specula_decoding::branches::Source;
 use specula_engine::{
     Event, Failure, Finished, LaneKind, Method, ModelFacts, PluginFacts, Report, Round, Settings, Started, Totals,
     allocation_name,
@@ -53,6 +54,7 @@ fn round_frame(id: &str, round: Round) -> ServerFrame {
         window: round.window as u64,
         accepted: round.accepted as u64,
         hit: round.hit,
+        source: round.source.map(source),
     }
 }
 
@@ -191,6 +193,14 @@ pub fn origin(origin: specula_engine::Origin) -> protocol::Origin {
         specula_engine::Origin::Mirror => protocol::Origin::Mirror,
         specula_engine::Origin::Correction => protocol::Origin::Correction,
         specula_engine::Origin::Bonus => protocol::Origin::Bonus,
+    }
+}
+
+/// Who guesses outcomes.
+pub fn source(source: Source) -> protocol::Source {
+    match source {
+        Source::Draft => protocol::Source::Draft,
+        Source::Exit => protocol::Source::Exit,
     }
 }
 

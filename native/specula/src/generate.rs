@@ -208,12 +208,13 @@ fn report(rounds: Vec<Round>, finished: &Finished) -> Result<Value> {
     let mut told = Vec::new();
     for round in rounds {
         let event = Event::Round(round);
-        let Some(ServerFrame::Round { tokens: new, window, accepted, hit, lanes, .. }) = wire::frame("", event) else {
+        let Some(ServerFrame::Round { tokens: new, window, accepted, hit, source, lanes, .. }) = wire::frame("", event)
+        else {
             continue;
         };
         tokens.extend(new.iter().map(|t| t.id));
         text.extend(new.iter().map(|t| t.text.as_str()));
-        told.push(json!({"tokens": new, "window": window, "accepted": accepted, "hit": hit, "lanes": lanes}));
+        told.push(json!({"tokens": new, "window": window, "accepted": accepted, "hit": hit, "source": source, "lanes": lanes}));
     }
     let specula = serde_json::to_value(wire::report(finished))?;
     Ok(json!({

@@ -81,7 +81,7 @@ impl Answer {
         sums
     }
 
-    /// The answer in Spec-Bench's format, which its `speed.py` reads, and beside it what that does not know. `new_tokens` are
+    /// The answer in Spec-Bench's format (its `speed.py` reads files of one `model_id`), and beside it what that does not know. `new_tokens` are
     /// committed tokens up to and including the end token, `accept_lengths` those of each pass.
     pub(crate) fn line(&self, plan: &Plan, stages: &[Stage]) -> Value {
         let question = &plan.questions[self.question];

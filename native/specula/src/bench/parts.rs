@@ -23,7 +23,7 @@ pub(crate) struct Parts {
     pub(crate) serial: u64,
     /// The end of a rollout step that the target waited for.
     pub(crate) overrun: u64,
-    /// The rest of the wait: messages under way.
+    /// The rest of the time between the rounds: messages under way, for methods that send any.
     pub(crate) rendezvous: u64,
     /// From the exit (else from the pass's begin) to the end of the last rollout step begun during the pass.
     pub(crate) rollout: u64,

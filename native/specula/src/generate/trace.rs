@@ -2,7 +2,6 @@
 //! Format: <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
 
 use serde_json::{Value, json};
-use specula_decoding::branches::Source;
 use specula_engine::{Finished, LaneKind, Message, MessageKind, Round, Span};
 use specula_server::wire;
 
@@ -78,7 +77,7 @@ fn told(number: usize, round: &Round) -> Value {
         "window": round.window,
         "accepted": round.accepted,
         "hit": round.hit,
-        "source": round.source.map(source),
+        "source": round.source.map(wire::source),
         "tokens": round.tokens.iter().map(|token| token.id).collect::<Vec<_>>(),
         "text": text,
     })
@@ -91,16 +90,9 @@ fn args(number: usize, round: &Round, span: &Span) -> Value {
         }
         LaneKind::Accept => json!({"round": number, "window": round.window, "accepted": round.accepted}),
         LaneKind::DraftSerial | LaneKind::DraftRollout => {
-            json!({"round": number, "hit": round.hit, "source": round.source.map(source)})
+            json!({"round": number, "hit": round.hit, "source": round.source.map(wire::source)})
         }
         LaneKind::Prefill | LaneKind::Policy => json!({"round": number}),
-    }
-}
-
-fn source(source: Source) -> &'static str {
-    match source {
-        Source::Draft => "draft",
-        Source::Exit => "exit",
     }
 }
 

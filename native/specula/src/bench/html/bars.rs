@@ -10,7 +10,7 @@ pub(super) struct Bar {
     pub(super) interval: Option<[f64; 2]>,
     /// Something to be compared with the bar's end.
     pub(super) mark: Option<(f64, String)>,
-    /// Beside the bar.
+    /// Right of the plot.
     pub(super) note: String,
 }
 
@@ -24,7 +24,7 @@ impl Bar {
 
 const ROW: f64 = 26.0;
 const THICK: f64 = 16.0;
-const PLOT: f64 = 360.0;
+const PLOT: f64 = 560.0;
 const TOP: f64 = 8.0;
 
 /// Bars under each other over an axis of `unit` up to `most`; a thin line stands at `reference`.
@@ -60,7 +60,7 @@ pub(super) fn draw(bars: &[Bar], most: f64, unit: &str, reference: Option<f64>, 
         if let Some((at, told)) = &bar.mark {
             picture.rect((left + at * scale - 1.5, y - 3.0), (3.0, THICK + 6.0), "mark", told);
         }
-        picture.text((left + bar.end() * scale + 8.0, middle + 4.0), "start", "note", &bar.note);
+        picture.text((left + PLOT + 12.0, middle + 4.0), "start", "note", &bar.note);
     }
     if let Some(reference) = reference {
         let x = left + reference * scale;

@@ -130,7 +130,7 @@ fn round_time(summary: &Summary) -> Figure {
         ("accept", "acceptance", |line| line.round.accept_ms),
         ("serial", "serial draft, waited for", |line| line.round.serial_draft_ms),
         ("overrun", "end of a rollout step, waited for", |line| line.round.rollout_overrun_ms),
-        ("rendezvous", "messages under way", |line| line.round.rendezvous_ms),
+        ("rendezvous", "messages, and what else passes between rounds", |line| line.round.rendezvous_ms),
     ];
     let bar = |line: &Line| Bar {
         label: with_draft(line),
@@ -196,16 +196,23 @@ fn acceptance(summary: &Summary) -> Option<Figure> {
     };
     // A slower draft guesses the same.
     let drafts = |line: &&Line| !line.accepted_by_position.is_empty() && !line.draft.starts_with('c');
-    let picture = by_temperature(summary, |temperature| {
+    let pictures = by_temperature(summary, |temperature| {
         let curves: Vec<Curve> = at(summary, temperature).filter(drafts).map(curve).collect();
         lines::draw(&curves, 1.0, ("position in the window", "share accepted"), "acceptance by position")
     });
-    summary.methods.iter().any(|line| drafts(&line)).then_some(Figure {
+    let mut names: Vec<(String, String)> = Vec::new();
+    for line in summary.methods.iter().filter(drafts) {
+        let name = (colour(summary, &line.method), line.method.clone());
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    (!names.is_empty()).then(|| Figure {
         title: "Acceptance by position",
-        text:
-            "Of the windows that had a token at this position, the share that accepted it, and so all tokens before it."
-                .to_owned(),
-        picture,
+        text: "Of the windows that had a token at this position, the share that accepted it, and so all tokens before it. \
+               Methods whose windows come from the same draft accept alike: their curves may lie on each other."
+            .to_owned(),
+        picture: legend(&names) + &pictures,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Curves over whole numbers.
 
-use super::svg::{CHARACTER, Picture, short, ticks};
+use super::svg::{Picture, short, ticks};
 
 /// One curve.
 pub(super) struct Curve {
@@ -10,7 +10,7 @@ pub(super) struct Curve {
     pub(super) points: Vec<(usize, f64)>,
 }
 
-const PLOT: (f64, f64) = (360.0, 200.0);
+const PLOT: (f64, f64) = (410.0, 220.0);
 const LEFT: f64 = 52.0;
 const TOP: f64 = 10.0;
 
@@ -22,8 +22,7 @@ pub(super) fn draw(curves: &[Curve], most: f64, (across, up): (&str, &str), abou
     let (wide, high) = PLOT;
     let x = |place: usize| LEFT + (place - first) as f64 * wide / (last - first).max(1) as f64;
     let y = |value: f64| TOP + high - value * high / ticks[ticks.len() - 1];
-    let names = curves.iter().map(|curve| curve.name.chars().count()).max().unwrap_or(0) as f64;
-    let mut picture = Picture::new(LEFT + wide + names * CHARACTER + 24.0, TOP + high + 44.0);
+    let mut picture = Picture::new(LEFT + wide + 16.0, TOP + high + 44.0);
     for tick in &ticks {
         picture.line((LEFT, y(*tick)), (LEFT + wide, y(*tick)), "grid");
         picture.text((LEFT - 8.0, y(*tick) + 4.0), "end", "tick", &short(*tick));
@@ -33,21 +32,10 @@ pub(super) fn draw(curves: &[Curve], most: f64, (across, up): (&str, &str), abou
         picture.text((x(place), TOP + high + 18.0), "middle", "tick", &place.to_string());
     }
     picture.text((LEFT + wide / 2.0, TOP + high + 38.0), "middle", "axis", &format!("{across} (up: {up})"));
-    // Names at the ends of curves, moved apart where they would lie on each other.
-    let mut ends: Vec<(f64, &Curve)> = Vec::new();
     for curve in curves {
-        let Some((_, value)) = curve.points.last() else { continue };
         let point =
             |(place, value): &(usize, f64)| (x(*place), y(*value), format!("{}: {}", curve.name, short(*value)));
         picture.path(&curve.points.iter().map(point).collect::<Vec<_>>(), &curve.class);
-        ends.push((y(*value), curve));
-    }
-    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut free = f64::MIN;
-    for (at, curve) in ends {
-        let at = at.max(free);
-        free = at + 14.0;
-        picture.text((LEFT + wide + 12.0, at + 4.0), "start", "label", &curve.name);
     }
     picture.finish(about)
 }

@@ -70,6 +70,8 @@ pub(crate) struct Line {
     pub(crate) misses: u64,
     /// Element d: hits whose window was d tokens long.
     pub(crate) hits_by_depth: Vec<u64>,
+    /// Of those, hits guessed by the exit.
+    pub(crate) hits_from_exit_by_depth: Vec<u64>,
     pub(crate) coverage: Option<f64>,
     pub(crate) branches_expanded: u64,
     pub(crate) branches_used: u64,
@@ -168,6 +170,7 @@ fn line(measured: &Measured<'_>, entrant: usize, temperature: usize) -> Line {
         hits_from_exit: sums.hits_from_exit,
         misses: sums.misses,
         hits_by_depth: sums.hits_by_depth.clone(),
+        hits_from_exit_by_depth: sums.hits_from_exit_by_depth.clone(),
         coverage: sums.coverage(),
         branches_expanded: sums.branches_expanded,
         branches_used: sums.branches_used,

@@ -36,7 +36,8 @@ pub(crate) fn tables(summary: &Summary) -> Vec<Table> {
         .iter()
         .map(|cost| vec![cost.rows.to_string(), cost.passes.to_string(), format!("{:.2}", cost.median_ms)]);
     let passes = table("Passes of the target", &["rows of a pass", "passes", "median ms"], rows);
-    let all = [methods(summary), rounds(summary), mirrors(summary), ablation(summary), tasks(summary), passes];
+    let all =
+        [methods(summary), rounds(summary), hits(summary), mirrors(summary), ablation(summary), tasks(summary), passes];
     all.into_iter().filter(|table| !table.rows.is_empty()).collect()
 }
 
@@ -187,6 +188,35 @@ fn rounds(summary: &Summary) -> Table {
         row
     };
     table("A round, in milliseconds", &heads, summary.methods.iter().map(row))
+}
+
+fn hits(summary: &Summary) -> Table {
+    let heads = [
+        "temperature",
+        "method",
+        "draft",
+        "hits",
+        "from the draft",
+        "from the exit",
+        "misses",
+        "coverage",
+        "branches expanded",
+        "used",
+        "hits by length of their window, from draft + exit",
+    ];
+    let rows = summary.methods.iter().filter(|line| line.hit_rate.is_some()).map(|line| {
+        let depths = line.hits_by_depth.iter().zip(&line.hits_from_exit_by_depth).enumerate();
+        let depths = depths.filter(|(_, (hits, _))| **hits > 0);
+        let depths: Vec<String> = depths.map(|(d, (hits, exit))| format!("{d}: {} + {exit}", hits - exit)).collect();
+        let mut row =
+            vec![line.temperature.to_string(), line.method.clone(), line.draft.clone(), percent(line.hit_rate)];
+        row.extend([line.hits_from_draft, line.hits_from_exit, line.misses].map(|count| count.to_string()));
+        row.push(percent(line.coverage));
+        row.extend([line.branches_expanded, line.branches_used].map(|count| count.to_string()));
+        row.push(depths.join(", "));
+        row
+    });
+    table("Hits", &heads, rows)
 }
 
 fn mirrors(summary: &Summary) -> Table {

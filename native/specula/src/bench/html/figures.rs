@@ -32,16 +32,17 @@ pub(super) fn all(summary: &Summary, measured: &Measured<'_>, samples: &[Sample]
     figures.into_iter().flatten().collect()
 }
 
-/// A method's colour, the same everywhere: by its place among the methods.
-fn colour(summary: &Summary, method: &str) -> String {
-    const COLOURS: usize = 7;
-    let mut others: Vec<&str> = Vec::new();
-    for line in summary.methods.iter().filter(|line| line.method != "none") {
-        if !others.contains(&line.method.as_str()) {
-            others.push(&line.method);
-        }
-    }
-    others.iter().position(|other| *other == method).map_or("c-none".to_owned(), |i| format!("c-m{}", i % COLOURS + 1))
+/// The colour of a method, whatever its settings.
+fn colour(method: &str) -> String {
+    const COLOURED: [&str; 6] = ["lookup", "sps", "mirror", "ssd", "recycling", "auto"];
+    let kind = kind(method);
+    let place = COLOURED.iter().position(|coloured| *coloured == kind);
+    if kind == "none" { "c-none".to_owned() } else { format!("c-m{}", place.unwrap_or(COLOURED.len()) + 1) }
+}
+
+/// The method without its settings.
+fn kind(method: &str) -> &str {
+    method.split(':').next().unwrap_or_default()
 }
 
 /// One picture for each temperature, side by side.
@@ -66,7 +67,7 @@ fn farthest(values: impl Iterator<Item = f64>) -> f64 {
 fn speed(summary: &Summary) -> Figure {
     let bar = |line: &Line| Bar {
         label: with_draft(line),
-        parts: vec![(line.speedup, colour(summary, &line.method), format!("{:.2} × none", line.speedup))],
+        parts: vec![(line.speedup, colour(&line.method), format!("{:.2} × none", line.speedup))],
         interval: line.speedup_interval,
         mark: None,
         note: format!("{:.2} × ({:.0} tokens/s)", line.speedup, line.mean_tokens_per_second),
@@ -97,11 +98,7 @@ fn mirrors(summary: &Summary) -> Option<Figure> {
             .filter(|m| m.temperature == temperature)
             .map(|m| Bar {
                 label: format!("draft {} / {}", m.draft, m.serial),
-                parts: vec![(
-                    m.ratio,
-                    colour(summary, &m.mirror),
-                    format!("{} is {:.2} × {}", m.mirror, m.ratio, m.serial),
-                )],
+                parts: vec![(m.ratio, colour(&m.mirror), format!("{} is {:.2} × {}", m.mirror, m.ratio, m.serial))],
                 interval: m.interval,
                 mark: m.bound.map(|bound| (bound, format!("bound {bound:.2}"))),
                 note: format!("{:.2} ×, {} of bound", m.ratio, percent(m.reached)),
@@ -191,7 +188,7 @@ fn sample_lanes(measured: &Measured<'_>, samples: &[Sample]) -> Option<Figure> {
 fn acceptance(summary: &Summary) -> Option<Figure> {
     let curve = |line: &Line| Curve {
         name: with_draft(line),
-        class: colour(summary, &line.method),
+        class: colour(&line.method),
         points: line.accepted_by_position.iter().enumerate().map(|(i, share)| (i + 1, *share)).collect(),
     };
     // A slower draft guesses the same.
@@ -202,7 +199,7 @@ fn acceptance(summary: &Summary) -> Option<Figure> {
     });
     let mut names: Vec<(String, String)> = Vec::new();
     for line in summary.methods.iter().filter(drafts) {
-        let name = (colour(summary, &line.method), line.method.clone());
+        let name = (colour(&line.method), kind(&line.method).to_owned());
         if !names.contains(&name) {
             names.push(name);
         }
@@ -266,7 +263,7 @@ fn ablation(summary: &Summary) -> Option<Figure> {
                 label: if several { format!("{}, draft {}", step.step, step.draft) } else { step.step.clone() },
                 parts: vec![(
                     step.speedup,
-                    if step.computed { "c-none".to_owned() } else { colour(summary, &step.method) },
+                    if step.computed { "c-none".to_owned() } else { colour(&step.method) },
                     format!(
                         "{:.2} × none, {} × serial",
                         step.speedup,

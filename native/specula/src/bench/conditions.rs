@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use specula_models::LoadedModel;
 
 use super::kernels::random::multiplied;
-use crate::options::EngineArgs;
+use crate::options::{Device, EngineArgs};
 use crate::startup;
 
 /// What a summary says of its run beside its numbers.
@@ -66,7 +66,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(args: &EngineArgs, setting: Option<String>) -> Self {
         let (target, draft) = startup::cores(args);
-        let device = |core: Option<usize>| core.map_or("cpu".to_owned(), |core| format!("cpu:{core}"));
+        let device = |core: Option<usize>| core.map_or(Device::Cpu, Device::Core).to_string();
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             processor: processor(),

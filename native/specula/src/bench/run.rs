@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use specula_decoding::TokenId;
-use specula_engine::{Engine, Event, PluginSpec, Report, RequestSpec, Round};
+use specula_engine::{Engine, Event, PluginSpec, RequestSpec, Round};
 
 use super::answer::{Answer, Turn};
-use super::parts::{self, Parts};
+use super::parts;
 use super::stage::Stage;
 use super::suite::Question;
 use crate::contender::Contender;
@@ -44,19 +44,6 @@ pub(crate) struct Asked<'a> {
     pub(crate) max_tokens: u64,
     pub(crate) seed: u64,
     pub(crate) plugins: &'a [PluginSpec],
-}
-
-/// What came back.
-pub(crate) struct Said {
-    pub(crate) text: String,
-    pub(crate) tokens: Vec<TokenId>,
-    /// Tokens committed in each round.
-    pub(crate) lengths: Vec<usize>,
-    pub(crate) parts: Vec<Parts>,
-    pub(crate) report: Report,
-    /// Whether the user's last message was cut to fit.
-    pub(crate) cut: bool,
-    rounds: Vec<Round>,
 }
 
 /// Rounds of one answer of an entrant, for the picture of its lanes.
@@ -120,13 +107,12 @@ fn converse(
             answer.skipped = plan.questions[question].turns.len() - answer.turns.len();
             break;
         }
-        let said = ask(&stages[stage].engine, &asked)?;
-        history.push(("assistant".to_owned(), said.text.clone()));
+        let (turn, rounds) = ask(&stages[stage].engine, &asked)?;
+        history.push(("assistant".to_owned(), turn.text.clone()));
         if answer.turns.is_empty() {
-            sample = said.rounds;
+            sample = rounds;
         }
-        let Said { text, tokens, lengths, parts, report, cut, .. } = said;
-        answer.turns.push(Turn { text, tokens, lengths, parts, report, cut });
+        answer.turns.push(turn);
     }
     Ok((answer, sample))
 }
@@ -155,8 +141,8 @@ fn fitted(engine: &Engine, asked: &Asked<'_>) -> Result<Option<(Vec<TokenId>, bo
     Ok(Some((encode(fits)?, true)))
 }
 
-/// Asks one turn.
-pub(crate) fn ask(engine: &Engine, asked: &Asked<'_>) -> Result<Said> {
+/// Asks one turn; tells its rounds as well.
+pub(crate) fn ask(engine: &Engine, asked: &Asked<'_>) -> Result<(Turn, Vec<Round>)> {
     let Some((prompt, cut)) = fitted(engine, asked)? else {
         bail!("--max-tokens {} leave no room in a context of {}", asked.max_tokens, engine.facts().context_length);
     };
@@ -177,15 +163,15 @@ pub(crate) fn ask(engine: &Engine, asked: &Asked<'_>) -> Result<Said> {
             Event::Round(round) => rounds.push(round),
             Event::Finished(finished) => {
                 let tokens = || rounds.iter().flat_map(|round| &round.tokens);
-                return Ok(Said {
+                let turn = Turn {
                     text: tokens().map(|token| token.text.as_str()).collect(),
                     tokens: tokens().map(|token| token.id).collect(),
                     lengths: rounds.iter().map(|round| round.tokens.len()).collect(),
                     parts: parts::of(&rounds),
                     report: finished.report,
                     cut,
-                    rounds,
-                });
+                };
+                return Ok((turn, rounds));
             }
             Event::Failed(failure) => bail!(failure),
         }

@@ -76,7 +76,7 @@ pub(crate) fn stages(
         bail!("--draft-latency needs a draft; name one with --draft");
     }
     let one_row = one_row_ms(&first.engine)?;
-    let below = args.draft_device.map_or("cpu".to_owned(), |device| device.to_string());
+    let below = startup::cores(args).1.map_or(Device::Cpu, Device::Core);
     let mut stages = vec![first];
     for &latency in latencies {
         let device = format!("simulated:{:.4}@{below}", latency * one_row);
@@ -96,8 +96,8 @@ fn one_row_ms(engine: &Engine) -> Result<f64> {
     let asked =
         Asked { history: &history, contender: &none, temperature: 0.0, max_tokens: TOKENS, seed: 1, plugins: &[] };
     ask(engine, &asked)?;
-    let said = ask(engine, &asked)?;
-    let mut passes: Vec<u64> = said.parts.iter().map(|round| round.pass()).collect();
+    let (turn, _) = ask(engine, &asked)?;
+    let mut passes: Vec<u64> = turn.parts.iter().map(|round| round.pass()).collect();
     passes.sort_unstable();
     let median =
         passes.get(passes.len() / 2).context("--draft-latency: the target's answer is too short to time it")?;

@@ -89,7 +89,11 @@ impl Sequence {
         if self.settings.deterministic {
             return Worth::ALL;
         }
-        Worth { rate: self.rate(), acceptance: self.rates.of(guesser), row_us: learned.row_us(self.rolls_out(), len + 1) }
+        Worth {
+            rate: self.rate(),
+            acceptance: self.rates.of(guesser),
+            row_us: learned.row_us(self.rolls_out(), len + 1),
+        }
     }
 
     /// Length of a window by this guesser, up to `len`, beyond which tokens are not worth their time.
@@ -99,7 +103,8 @@ impl Sequence {
 
     /// Expected tokens of a round with a window of `len`, less those that its time is worth.
     fn gain(&self, len: usize, guesser: Guesser, learned: &mut Learned) -> f64 {
-        let time = learned.costs(self.rolls_out(), false).at(len + 1).unwrap_or(0.0) + len as f64 * self.step_us(guesser);
+        let time =
+            learned.costs(self.rolls_out(), false).at(len + 1).unwrap_or(0.0) + len as f64 * self.step_us(guesser);
         expected(self.rates.of(guesser), len) - self.rate() * time
     }
 

@@ -53,6 +53,47 @@ impl Row {
         }
     }
 
+    /// Adds `amount` to every token whose bit is set, as in [`Row::allow`].
+    pub fn bias_mask(&mut self, mask: &[u32], amount: f32) {
+        for (chunk, word) in self.logits.chunks_mut(32).zip(mask) {
+            for (i, logit) in chunk.iter_mut().enumerate() {
+                if word >> i & 1 == 1 {
+                    *logit += amount;
+                }
+            }
+        }
+    }
+
+    /// Keeps the tokens whose value is at least `logit`.
+    pub fn keep_from(&mut self, logit: f32) {
+        for own in &mut self.logits {
+            if *own < logit {
+                *own = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// How many tokens are allowed, with the largest of their values, the mean and the standard deviation, summed in f64 in
+    /// eight interleaved parts; (0, −∞, 0, 0) if none is.
+    pub fn summary(&self) -> (usize, f32, f32, f32) {
+        let sums = |value: &dyn Fn(f32) -> f64| -> f64 {
+            let mut parts = [0.0_f64; 8];
+            for chunk in self.logits.chunks(8) {
+                for (part, &logit) in parts.iter_mut().zip(chunk) {
+                    *part += if logit > f32::NEG_INFINITY { value(logit) } else { 0.0 };
+                }
+            }
+            parts.iter().sum()
+        };
+        let allowed = sums(&|_| 1.0);
+        if allowed == 0.0 {
+            return (0, f32::NEG_INFINITY, 0.0, 0.0);
+        }
+        let mean = sums(&f64::from) / allowed;
+        let variance = sums(&|logit| (f64::from(logit) - mean).powi(2)) / allowed;
+        (allowed as usize, self.max(), mean as f32, variance.sqrt() as f32)
+    }
+
     /// Divides every value by `temperature` (> 0).
     pub fn scale(&mut self, temperature: f32) {
         for logit in &mut self.logits {
@@ -207,6 +248,29 @@ mod tests {
         let mut row = Row::new(&[0.0; 40]);
         row.allow(&[0b101]);
         assert_eq!(allowed(&row), [0, 2]);
+    }
+
+    #[test]
+    fn a_summary_is_over_allowed_tokens() {
+        let mut row = Row::new(&[9.0, 1.0, 2.0, 3.0, 4.0, 2.0, 2.0, 2.0, 2.0, 0.0]);
+        assert_eq!(Row::new(&[2.0, 4.0]).summary(), (2, 4.0, 3.0, 1.0));
+        row.forbid(0);
+        row.keep_from(1.5);
+        assert_eq!(allowed(&row), [2, 3, 4, 5, 6, 7, 8]);
+        let (count, max, mean, deviation) = row.summary();
+        assert_eq!((count, max), (7, 4.0));
+        assert!((mean - 17.0 / 7.0).abs() < 1e-6 && (deviation - 0.728_431_3).abs() < 1e-6, "{mean} {deviation}");
+        assert_eq!(Row::new(&[f32::NEG_INFINITY]).summary(), (0, f32::NEG_INFINITY, 0.0, 0.0));
+    }
+
+    #[test]
+    fn a_mask_biases_what_it_names() {
+        let mut row = Row::new(&[0.0; 40]);
+        row.forbid(33);
+        row.bias_mask(&[0b101, 0b11], 1.5);
+        let raised: Vec<usize> = (0..40).filter(|&i| row.logits()[i] == 1.5).collect();
+        assert_eq!(raised, [0, 2, 32]);
+        assert_eq!(row.logits()[33], f32::NEG_INFINITY);
     }
 
     #[test]

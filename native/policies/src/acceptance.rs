@@ -1,37 +1,15 @@
 //! Plugins as acceptance policies. The one kind that survives its failures: own draw stands in for it, so a fresh instance
 //! may try again.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use specula_decoding::{Acceptance, PolicyError, TokenId, WindowStats};
-use wasmtime::Store;
-use wasmtime::component::ResourceAny;
 
-use crate::bindings::acceptor::Acceptor;
-use crate::bindings::acceptor::exports::specula::policy::acceptance::Window;
-use crate::bindings::offers::specula::policy::types;
-use crate::host::Host;
-use crate::session::{Outcome, Session, World};
-use crate::{Kind, Plugin};
-
-impl World for Acceptor {
-    const KIND: Kind = Kind::Acceptance;
-
-    fn instantiate(plugin: &Plugin, store: &mut Store<Host>) -> wasmtime::Result<Self> {
-        let Some(pre) = &plugin.acceptance else { wasmtime::bail!("not an acceptance policy") };
-        pre.instantiate(store)
-    }
-
-    fn open(&self, store: &mut Store<Host>, model: &types::ModelInfo, config: &str) -> Outcome<()> {
-        self.specula_policy_acceptance().call_open(store, model, config)
-    }
-
-    fn session(&self, store: &mut Store<Host>) -> wasmtime::Result<ResourceAny> {
-        self.specula_policy_acceptance().session().call_constructor(store)
-    }
-}
+use crate::session::{Forks, Session};
+use crate::world::{AcceptanceWorld, Window};
 
 /// A plugin at work as an acceptance policy.
-pub(crate) struct PluginAcceptance {
-    session: Session<Acceptor>,
+pub(crate) struct PluginAcceptance<W: AcceptanceWorld> {
+    session: Session<W>,
     /// All committed text, to be told again to a fresh instance.
     text: Vec<TokenId>,
     /// The last window asked about, kept for its allocations.
@@ -39,11 +17,12 @@ pub(crate) struct PluginAcceptance {
     strikes: u32,
 }
 
-impl PluginAcceptance {
+impl<W: AcceptanceWorld> PluginAcceptance<W> {
     /// Tells the prompt.
-    pub(crate) fn new(session: Session<Acceptor>, prompt: &[TokenId]) -> Result<Self, PolicyError> {
+    pub(crate) fn new(session: Session<W>, prompt: &[TokenId]) -> Result<Self, PolicyError> {
         let mut policy = Self { session, text: prompt.to_vec(), question: empty_window(), strikes: 0 };
         policy.tell(0)?;
+        policy.session.in_use();
         Ok(policy)
     }
 
@@ -54,10 +33,8 @@ impl PluginAcceptance {
     /// Commits the text from `start` on, piece by piece.
     fn tell(&mut self, start: usize) -> Result<(), PolicyError> {
         let limits = self.session.limits();
-        for tokens in self.text[start..].chunks(limits.commit_tokens) {
-            self.session.call(limits.commit, |world, session, store| {
-                world.specula_policy_acceptance().session().call_commit(store, session, tokens)
-            })?;
+        for tokens in self.text.get(start..).unwrap_or_default().chunks(limits.commit_tokens.max(1)) {
+            self.session.call(limits.commit, |world, session, store| world.commit(store, session, tokens))?;
             self.session.remember(tokens);
         }
         Ok(())
@@ -80,9 +57,8 @@ impl PluginAcceptance {
         self.revive()?;
         let Self { session, question, .. } = self;
         fill(question, window);
-        let accepted = session.call(session.limits().judge, |world, session, store| {
-            world.specula_policy_acceptance().session().call_judge(store, session, question)
-        })?;
+        let accepted =
+            session.call(session.limits().judge, |world, session, store| world.judge(store, session, question))?;
         match usize::try_from(accepted) {
             Ok(accepted) if accepted <= window.draft.len() => Ok(accepted),
             _ => {
@@ -94,7 +70,7 @@ impl PluginAcceptance {
 
     fn counted<T>(&mut self, result: Result<T, PolicyError>) -> Result<T, PolicyError> {
         if result.is_err() && !self.session.is_live() && !self.is_off() {
-            self.strikes += 1;
+            self.strikes = self.strikes.saturating_add(1);
         }
         result
     }
@@ -124,7 +100,17 @@ fn fill(question: &mut Window, window: &WindowStats) {
     question.top_probability.clone_from(&window.top_probability);
 }
 
-impl Acceptance for PluginAcceptance {
+impl<W: AcceptanceWorld> Forks for PluginAcceptance<W> {
+    fn fork(&mut self) -> Result<(), PolicyError> {
+        self.session.fork()
+    }
+
+    fn back(&mut self) {
+        self.session.back();
+    }
+}
+
+impl<W: AcceptanceWorld> Acceptance for PluginAcceptance<W> {
     fn judge(&mut self, window: &WindowStats) -> Result<usize, PolicyError> {
         let answer = self.ask(window);
         self.counted(answer)

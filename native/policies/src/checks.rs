@@ -1,5 +1,6 @@
 //! What a file must be before anything of it is compiled: small, a component, of bounded structure, made of allowed
 //! features, importing only what is offered, exporting a policy.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,12 +9,13 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::load_error::LoadError;
 use crate::text::one_line;
+use crate::versions::Version;
 use crate::{Kind, Limits};
 
 const PACKAGE: &str = "specula:policy/";
 const IMPORTS: [&str; 3] = ["types", "rows", "context"];
-/// Versions compatible with ours begin so.
-const VERSION: &str = "0.1.";
+/// The interface with the schema of the configuration.
+const CONFIGURATION: &str = "configuration";
 const DESCRIPTION_BYTES: usize = 512;
 const MESSAGE_BYTES: usize = 512;
 
@@ -23,6 +25,10 @@ pub(crate) struct Checked<'a> {
     pub(crate) component: Cow<'a, [u8]>,
     /// What it exports, in the order of [`Kind`].
     pub(crate) kinds: Vec<Kind>,
+    /// The version that its exports were made for.
+    pub(crate) version: &'static Version,
+    /// Whether it exports `configuration`.
+    pub(crate) configurable: bool,
     /// Its custom section `description`.
     pub(crate) description: Option<String>,
 }
@@ -40,8 +46,9 @@ pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>,
     let outline = Outline::read(&component, limits)?;
     validate(&component)?;
     check_imports(&outline.imports)?;
-    let kinds = check_exports(&outline.exports)?;
-    Ok(Checked { component, kinds, description: outline.description })
+    let (version, kinds) = check_exports(&outline.exports)?;
+    let configurable = outline.exports.iter().any(|e| ours(e).is_some_and(|(name, _)| name == CONFIGURATION));
+    Ok(Checked { component, kinds, version, configurable, description: outline.description })
 }
 
 /// Features that guests may use; everything newer stays off.
@@ -77,29 +84,43 @@ fn check_imports(imports: &[String]) -> Result<(), LoadError> {
     let mut foreign = Vec::new();
     for import in imports {
         match ours(import) {
-            Some((interface, version)) if IMPORTS.contains(&interface) => known_version(import, version)?,
+            Some((interface, version)) if IMPORTS.contains(&interface) => {
+                known_version(import, version)?;
+            }
             _ => foreign.push(import.as_str()),
         }
     }
     if foreign.is_empty() { Ok(()) } else { Err(LoadError::ImportNotAllowed(list(&foreign))) }
 }
 
-fn check_exports(exports: &[String]) -> Result<Vec<Kind>, LoadError> {
+/// The kinds exported, all of one version.
+fn check_exports(exports: &[String]) -> Result<(&'static Version, Vec<Kind>), LoadError> {
     let mut kinds = Vec::new();
+    let mut spoken: Option<&'static Version> = None;
     for export in exports {
-        if let Some((interface, version)) = ours(export)
-            && let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == interface)
-        {
-            known_version(export, version)?;
-            kinds.push(kind);
+        let Some((interface, text)) = ours(export) else { continue };
+        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == interface);
+        if kind.is_none() && interface != CONFIGURATION {
+            continue;
         }
-    }
-    if kinds.is_empty() {
-        let found: Vec<&str> = exports.iter().map(String::as_str).collect();
-        return Err(LoadError::ExportMissing(if found.is_empty() { "nothing".into() } else { list(&found) }));
+        let version = known_version(export, text)?;
+        if spoken.is_some_and(|spoken| !std::ptr::eq(spoken, version)) {
+            return Err(LoadError::VersionUnknown(format!(
+                "two versions at once, {}",
+                one_line(export, MESSAGE_BYTES)
+            )));
+        }
+        spoken = Some(version);
+        kinds.extend(kind);
     }
     kinds.sort_unstable();
-    Ok(kinds)
+    match spoken {
+        Some(version) if !kinds.is_empty() => Ok((version, kinds)),
+        _ => {
+            let found: Vec<&str> = exports.iter().map(String::as_str).collect();
+            Err(LoadError::ExportMissing(if found.is_empty() { "nothing".into() } else { list(&found) }))
+        }
+    }
 }
 
 /// Interface and version of a name in our package.
@@ -107,8 +128,8 @@ fn ours(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
 
-fn known_version(name: &str, version: &str) -> Result<(), LoadError> {
-    if version.starts_with(VERSION) { Ok(()) } else { Err(LoadError::VersionUnknown(one_line(name, MESSAGE_BYTES))) }
+fn known_version(name: &str, version: &str) -> Result<&'static Version, LoadError> {
+    Version::of(version).ok_or_else(|| LoadError::VersionUnknown(one_line(name, MESSAGE_BYTES)))
 }
 
 fn list(names: &[&str]) -> String {
@@ -139,10 +160,10 @@ impl Outline {
                     return Err(malformed("a core module"));
                 }
                 Payload::ModuleSection { .. } => {
-                    depth += 1;
-                    outline.core_modules += 1;
+                    depth = depth.saturating_add(1);
+                    outline.core_modules = outline.core_modules.saturating_add(1);
                 }
-                Payload::ComponentSection { .. } => depth += 1,
+                Payload::ComponentSection { .. } => depth = depth.saturating_add(1),
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 _ => outline.count(&payload, depth).map_err(|error| malformed(error.message()))?,
             }
@@ -153,10 +174,12 @@ impl Outline {
 
     fn count(&mut self, payload: &Payload<'_>, depth: usize) -> wasmparser::Result<()> {
         match payload {
-            Payload::MemorySection(section) => self.memories += section.count() as usize,
-            Payload::TableSection(section) => self.tables += section.count() as usize,
-            Payload::FunctionSection(section) => self.functions += section.count() as usize,
-            Payload::DataSection(section) => self.data_bytes += section.range().len(),
+            Payload::MemorySection(section) => self.memories = self.memories.saturating_add(section.count() as usize),
+            Payload::TableSection(section) => self.tables = self.tables.saturating_add(section.count() as usize),
+            Payload::FunctionSection(section) => {
+                self.functions = self.functions.saturating_add(section.count() as usize)
+            }
+            Payload::DataSection(section) => self.data_bytes = self.data_bytes.saturating_add(section.range().len()),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section.clone() {
                     self.imports.push(import?.name.name.to_owned());

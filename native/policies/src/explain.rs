@@ -1,6 +1,7 @@
 //! From a failed call to a stable code and a line for the plugin's author.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects)]
 
-use wasmtime::{Error, Trap, WasmBacktrace};
+use wasmtime::{Error, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use crate::Budget;
 
@@ -25,6 +26,9 @@ pub(crate) fn explain(error: &Error, budget: Budget) -> (&'static str, String) {
 fn cause(error: &Error, budget: Budget) -> (&'static str, String) {
     if let Some(breach) = error.downcast_ref::<Breach>() {
         return (breach.code, breach.message.clone());
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return ("pool-exhausted", "as many plugins are open as may be; try again".to_owned());
     }
     let Some(trap) = error.downcast_ref::<Trap>() else {
         // Two limits of wasmtime's own that have no type.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use specula_decoding::{Row, TokenBytes, TokenId};
 use wasmtime::{Error, ResourceLimiter, Result};
 
-use crate::bindings::offers::specula::policy::{context, rows, types};
 use crate::explain::Breach;
 use crate::text::one_line;
+use crate::world::{context, rows, types};
 use crate::{Limits, ModelInfo};
 
 /// The data of one instance's store.
@@ -17,6 +17,8 @@ pub(crate) struct Host {
     limits: Arc<Limits>,
     token_bytes: Arc<TokenBytes>,
     vocab_size: u32,
+    /// Tokens of the prompt; none for a stopping criterion.
+    pub(crate) prompt_tokens: usize,
     /// Tokens committed or observed in calls that returned.
     pub(crate) history: Vec<TokenId>,
     /// Rows of the `adjust` in progress; empty outside of one.
@@ -37,6 +39,7 @@ impl Host {
             limits,
             token_bytes: model.token_bytes.clone(),
             vocab_size: model.vocab_size,
+            prompt_tokens: 0,
             history: Vec::new(),
             rows: Vec::new(),
             first: 0,
@@ -99,6 +102,14 @@ impl Host {
         }
     }
 
+    fn check_mask(&self, mask: &[u32]) -> Result<()> {
+        let words = usize::try_from(self.vocab_size.div_ceil(32))?;
+        if mask.len() > words {
+            return breach("length-mismatch", format!("a mask of {} words, the vocabulary has {words}", mask.len()));
+        }
+        Ok(())
+    }
+
     fn row(&mut self, row: u32) -> Result<&mut Row> {
         self.count_call()?;
         if self.rows.is_empty() {
@@ -148,6 +159,11 @@ impl rows::Host for Host {
         Ok(ids.into_iter().map(|id| logit(id).map_or(0.0, probability)).collect())
     }
 
+    fn summary(&mut self, row: u32) -> Result<rows::RowSummary> {
+        let (allowed, max, mean, deviation) = self.row(row)?.summary();
+        Ok(rows::RowSummary { allowed: u32::try_from(allowed)?, max, mean, deviation })
+    }
+
     fn bias(&mut self, row: u32, ids: Vec<TokenId>, biases: Vec<f32>) -> Result<()> {
         if ids.len() != biases.len() {
             return breach("length-mismatch", format!("{} tokens with {} biases", ids.len(), biases.len()));
@@ -164,6 +180,13 @@ impl rows::Host for Host {
         Ok(())
     }
 
+    fn bias_mask(&mut self, row: u32, mask: Vec<u32>, amount: f32) -> Result<()> {
+        self.check_mask(&mask)?;
+        let amount = number("the bias", amount, f32::MIN, f32::MAX)?;
+        self.row(row)?.bias_mask(&mask, amount);
+        Ok(())
+    }
+
     fn forbid(&mut self, row: u32, ids: Vec<TokenId>) -> Result<()> {
         self.check_tokens(&ids)?;
         self.count_edits(ids.len())?;
@@ -175,10 +198,7 @@ impl rows::Host for Host {
     }
 
     fn allow(&mut self, row: u32, mask: Vec<u32>) -> Result<()> {
-        let words = usize::try_from(self.vocab_size.div_ceil(32))?;
-        if mask.len() > words {
-            return breach("length-mismatch", format!("a mask of {} words, the vocabulary has {words}", mask.len()));
-        }
+        self.check_mask(&mask)?;
         self.row(row)?.allow(&mask);
         Ok(())
     }
@@ -206,12 +226,23 @@ impl rows::Host for Host {
         self.row(row)?.keep_min_p(p);
         Ok(())
     }
+
+    fn keep_from(&mut self, row: u32, logit: f32) -> Result<()> {
+        let logit = number("the logit", logit, f32::MIN, f32::MAX)?;
+        self.row(row)?.keep_from(logit);
+        Ok(())
+    }
 }
 
 impl context::Host for Host {
     fn length(&mut self) -> Result<u32> {
         self.count_call()?;
         Ok(u32::try_from(self.history.len())?)
+    }
+
+    fn prompt_length(&mut self) -> Result<u32> {
+        self.count_call()?;
+        Ok(u32::try_from(self.prompt_tokens)?)
     }
 
     fn history(&mut self, start: u32, count: u32) -> Result<Vec<TokenId>> {

@@ -6,21 +6,24 @@
 //! instance that traps or breaks the contract is dropped. The interface is `wasm-plugins/wit/policy.wit`.
 
 mod acceptance;
-mod bindings;
 mod checks;
 mod explain;
 mod host;
+pub mod laws;
 mod limits;
 mod load_error;
 mod plugin;
 mod registry;
 mod sampling;
 mod sandbox;
+mod schema;
 mod session;
 mod stopping;
 mod text;
 mod ticker;
 mod usage;
+mod versions;
+mod world;
 
 pub use limits::{Budget, Limits};
 pub use load_error::LoadError;

@@ -51,6 +51,15 @@ pub struct Limits {
     pub line_bytes: usize,
     /// Log lines of a session in sum, bytes.
     pub log_bytes: usize,
+    /// How long the calls of an opened plugin may take in one go, beside the brake of each, milliseconds of wall clock. Other
+    /// generations wait for so long at worst.
+    pub burst_ms: u64,
+    /// How much of that every call gives back, microseconds: what calls may take on average.
+    pub pace_us: u64,
+    /// Plugins that may be open at once, over all requests.
+    pub live_instances: u32,
+    /// Bytes of a memory, and of a table, that stay mapped when an instance goes and the next one takes its slot.
+    pub resident_bytes: usize,
     /// Failures after which an acceptance policy is off for the rest of the request.
     pub strikes: u32,
 }
@@ -90,6 +99,10 @@ impl Default for Limits {
             asked_tokens: 4096,
             line_bytes: 512,
             log_bytes: 16 << 10,
+            burst_ms: 250,
+            pace_us: 2000,
+            live_instances: 512,
+            resident_bytes: 64 << 10,
             strikes: 3,
         }
     }

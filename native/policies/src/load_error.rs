@@ -47,6 +47,19 @@ pub enum LoadError {
     /// The compiler refused it.
     #[error("compilation failed: {0}")]
     CompileFailed(String),
+    /// The schema that it exports cannot be read, or is none.
+    #[error("its configuration's schema: {0}")]
+    SchemaRefused(String),
+    /// It broke a law, or failed, in the checks of the laws.
+    #[error("self-test of {kind}, {check}: {found}")]
+    SelfTestFailed {
+        /// Kind that was tested.
+        kind: &'static str,
+        /// `open`, `pure`, `causal`, `chunk-invariant` or `fork`.
+        check: &'static str,
+        /// What was found.
+        found: String,
+    },
     /// Not a name for a plugin.
     #[error("`{0}` is no name for a plugin; use 1 to 64 of a-z, 0-9 and -")]
     BadName(String),
@@ -72,6 +85,8 @@ impl LoadError {
             Self::ExportMissing(_) => "export-missing",
             Self::InterfaceMismatch(_) => "interface-mismatch",
             Self::CompileFailed(_) => "compile-failed",
+            Self::SchemaRefused(_) => "schema-refused",
+            Self::SelfTestFailed { .. } => "self-test-failed",
             Self::BadName(_) => "bad-name",
             Self::Unreadable(_) => "unreadable",
             Self::Sandbox(_) => "sandbox",

@@ -1,4 +1,5 @@
 //! A compiled plugin and the ways to open it for a request.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use std::sync::Arc;
 
@@ -8,17 +9,16 @@ use specula_decoding::{Acceptance, PolicyError, Rule, Stopping, TokenBytes, Toke
 use wasmtime::component::{Component, InstancePre};
 
 use crate::acceptance::PluginAcceptance;
-use crate::bindings::acceptor::AcceptorPre;
-use crate::bindings::sampler::SamplerPre;
-use crate::bindings::stopper::StopperPre;
 use crate::checks;
 use crate::host::Host;
 use crate::load_error::LoadError;
 use crate::sampling::PluginRule;
 use crate::sandbox::Sandbox;
-use crate::session::Session;
+use crate::schema::{self, Schema};
+use crate::session::{Forks, Session};
 use crate::stopping::PluginStopping;
 use crate::usage::PluginUse;
+use crate::world::{AcceptanceWorld, SamplingWorld, StoppingWorld};
 
 /// What a plugin can be opened as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,10 +58,12 @@ pub struct PluginInfo {
     pub bytes: usize,
     /// Its own words on what it is, one line.
     pub description: Option<String>,
+    /// JSON schema of its configuration, if it exports one; configurations are checked against it before it is opened.
+    pub config_schema: Option<Value>,
 }
 
 /// The model that an opened plugin works for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ModelInfo {
     /// Entries of a row, V.
     pub vocab_size: u32,
@@ -84,10 +86,82 @@ pub struct Opened<T: ?Sized> {
 /// A checked and compiled component. Opening takes some tens of microseconds.
 pub struct Plugin {
     info: PluginInfo,
+    schema: Option<Schema>,
+    exports: Exports,
     pub(crate) sandbox: Arc<Sandbox>,
-    pub(crate) acceptance: Option<AcceptorPre<Host>>,
-    pub(crate) sampling: Option<SamplerPre<Host>>,
-    pub(crate) stopping: Option<StopperPre<Host>>,
+}
+
+/// What a component exports, in whatever version of the interface, ready to be opened.
+#[derive(Default)]
+pub(crate) struct Exports {
+    acceptance: Option<Opener<dyn ForkingAcceptance>>,
+    sampling: Option<Opener<dyn ForkingRule>>,
+    stopping: Option<Opener<dyn ForkingStopping>>,
+}
+
+type Opener<T> = Box<dyn Fn(&Opening<'_>) -> Result<Opened<T>, PolicyError> + Send + Sync>;
+
+/// What a plugin hears of the prompt when it is opened.
+pub(crate) struct Told<'a> {
+    /// Length of the whole prompt.
+    pub(crate) prompt_tokens: usize,
+    /// What is committed at once: all of it, but for the checks of the laws.
+    pub(crate) told: &'a [TokenId],
+}
+
+impl<'a> Told<'a> {
+    fn all(prompt: &'a [TokenId]) -> Self {
+        Self { prompt_tokens: prompt.len(), told: prompt }
+    }
+}
+
+/// For whom, and on which text, a plugin is opened.
+pub(crate) struct Opening<'a> {
+    pub(crate) plugin: &'a Arc<Plugin>,
+    pub(crate) model: &'a ModelInfo,
+    pub(crate) config: &'a Value,
+    pub(crate) prompt: &'a Told<'a>,
+}
+
+/// An acceptance policy that the checks of the laws can fork.
+pub(crate) trait ForkingAcceptance: Acceptance + Forks {}
+impl<T: Acceptance + Forks> ForkingAcceptance for T {}
+
+/// A sampling rule that the checks of the laws can fork.
+pub(crate) trait ForkingRule: Rule + Forks {}
+impl<T: Rule + Forks> ForkingRule for T {}
+
+/// A stopping criterion that the checks of the laws can fork.
+pub(crate) trait ForkingStopping: Stopping + Forks {}
+impl<T: Stopping + Forks> ForkingStopping for T {}
+
+impl Exports {
+    /// Exports an acceptance policy.
+    pub(crate) fn accept<W: AcceptanceWorld>(&mut self, pre: W::Pre) {
+        self.acceptance = Some(Box::new(move |o| {
+            let session: Session<W> = Session::open(pre.clone(), o)?;
+            let usage = session.usage();
+            Ok(Opened { policy: Box::new(PluginAcceptance::new(session, o.prompt.told)?), usage })
+        }));
+    }
+
+    /// Exports a sampling rule.
+    pub(crate) fn sample<W: SamplingWorld>(&mut self, pre: W::Pre) {
+        self.sampling = Some(Box::new(move |o| {
+            let session: Session<W> = Session::open(pre.clone(), o)?;
+            let usage = session.usage();
+            Ok(Opened { policy: Box::new(PluginRule::new(session, o.prompt.told)?), usage })
+        }));
+    }
+
+    /// Exports a stopping criterion.
+    pub(crate) fn stop<W: StoppingWorld>(&mut self, pre: W::Pre) {
+        self.stopping = Some(Box::new(move |o| {
+            let session: Session<W> = Session::open(pre.clone(), o)?;
+            let usage = session.usage();
+            Ok(Opened { policy: Box::new(PluginStopping::new(session)), usage })
+        }));
+    }
 }
 
 impl Plugin {
@@ -97,18 +171,19 @@ impl Plugin {
         let component = compile(&sandbox, &checked.component)?;
         let mismatch = |error: wasmtime::Error| LoadError::InterfaceMismatch(format!("{error:#}"));
         let pre: InstancePre<Host> = sandbox.linker.instantiate_pre(&component).map_err(mismatch)?;
-        let has = |kind: Kind| checked.kinds.contains(&kind).then(|| pre.clone());
+        let exports = (checked.version.exports)(pre.clone(), &checked.kinds).map_err(mismatch)?;
+        let schema = checked.configurable.then(|| schema::read(&sandbox, checked.version, pre)).transpose()?;
         Ok(Self {
-            acceptance: has(Kind::Acceptance).map(AcceptorPre::new).transpose().map_err(mismatch)?,
-            sampling: has(Kind::Sampling).map(SamplerPre::new).transpose().map_err(mismatch)?,
-            stopping: has(Kind::Stopping).map(StopperPre::new).transpose().map_err(mismatch)?,
+            exports,
             info: PluginInfo {
                 name: name.to_owned(),
                 digest: digest(bytes),
                 bytes: bytes.len(),
                 description: checked.description,
                 kinds: checked.kinds,
+                config_schema: schema.as_ref().map(|schema| schema.json().clone()),
             },
+            schema,
             sandbox,
         })
     }
@@ -129,9 +204,8 @@ impl Plugin {
         config: &Value,
         prompt: &[TokenId],
     ) -> Result<Opened<dyn Acceptance>, PolicyError> {
-        let session = Session::open(self.clone(), model, config)?;
-        let usage = session.usage();
-        Ok(Opened { policy: Box::new(PluginAcceptance::new(session, prompt)?), usage })
+        let Opened { policy, usage } = self.forking_acceptance(model, config, &Told::all(prompt))?;
+        Ok(Opened { policy, usage })
     }
 
     /// Opens it as a sampling rule and commits the prompt to it. After a trap or a breach of the contract every call answers
@@ -145,9 +219,8 @@ impl Plugin {
         config: &Value,
         prompt: &[TokenId],
     ) -> Result<Opened<dyn Rule>, PolicyError> {
-        let session = Session::open(self.clone(), model, config)?;
-        let usage = session.usage();
-        Ok(Opened { policy: Box::new(PluginRule::new(session, prompt)?), usage })
+        let Opened { policy, usage } = self.forking_rule(model, config, &Told::all(prompt))?;
+        Ok(Opened { policy, usage })
     }
 
     /// Opens it as a stopping criterion, which sees generated text only. After a trap or a breach of the contract every call
@@ -160,9 +233,54 @@ impl Plugin {
         model: &ModelInfo,
         config: &Value,
     ) -> Result<Opened<dyn Stopping>, PolicyError> {
-        let session = Session::open(self.clone(), model, config)?;
-        let usage = session.usage();
-        Ok(Opened { policy: Box::new(PluginStopping::new(session)), usage })
+        let Opened { policy, usage } = self.forking_stopping(model, config)?;
+        Ok(Opened { policy, usage })
+    }
+
+    pub(crate) fn forking_acceptance(
+        self: &Arc<Self>,
+        model: &ModelInfo,
+        config: &Value,
+        prompt: &Told<'_>,
+    ) -> Result<Opened<dyn ForkingAcceptance>, PolicyError> {
+        self.open(&self.exports.acceptance, Kind::Acceptance, &Opening { plugin: self, model, config, prompt })
+    }
+
+    pub(crate) fn forking_rule(
+        self: &Arc<Self>,
+        model: &ModelInfo,
+        config: &Value,
+        prompt: &Told<'_>,
+    ) -> Result<Opened<dyn ForkingRule>, PolicyError> {
+        self.open(&self.exports.sampling, Kind::Sampling, &Opening { plugin: self, model, config, prompt })
+    }
+
+    pub(crate) fn forking_stopping(
+        self: &Arc<Self>,
+        model: &ModelInfo,
+        config: &Value,
+    ) -> Result<Opened<dyn ForkingStopping>, PolicyError> {
+        self.open(
+            &self.exports.stopping,
+            Kind::Stopping,
+            &Opening { plugin: self, model, config, prompt: &Told::all(&[]) },
+        )
+    }
+
+    fn open<T: ?Sized>(
+        &self,
+        opener: &Option<Opener<T>>,
+        kind: Kind,
+        opening: &Opening<'_>,
+    ) -> Result<Opened<T>, PolicyError> {
+        let refused = |code: &str, message| PolicyError { policy: self.info.name.clone(), code: code.into(), message };
+        let Some(open) = opener else {
+            return Err(refused("wrong-kind", format!("it has no {} interface", kind.as_str())));
+        };
+        if let Some(Err(message)) = self.schema.as_ref().map(|schema| schema.check(opening.config)) {
+            return Err(refused("bad-config", message));
+        }
+        open(opening)
     }
 }
 

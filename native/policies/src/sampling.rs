@@ -1,42 +1,22 @@
 //! Plugins as sampling rules.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use specula_decoding::{PolicyError, Row, Rule, TokenId};
-use wasmtime::Store;
-use wasmtime::component::ResourceAny;
 
-use crate::bindings::offers::specula::policy::types;
-use crate::bindings::sampler::Sampler;
-use crate::host::Host;
-use crate::session::{Outcome, Session, World};
-use crate::{Kind, Plugin};
-
-impl World for Sampler {
-    const KIND: Kind = Kind::Sampling;
-
-    fn instantiate(plugin: &Plugin, store: &mut Store<Host>) -> wasmtime::Result<Self> {
-        let Some(pre) = &plugin.sampling else { wasmtime::bail!("not a sampling rule") };
-        pre.instantiate(store)
-    }
-
-    fn open(&self, store: &mut Store<Host>, model: &types::ModelInfo, config: &str) -> Outcome<()> {
-        self.specula_policy_sampling().call_open(store, model, config)
-    }
-
-    fn session(&self, store: &mut Store<Host>) -> wasmtime::Result<ResourceAny> {
-        self.specula_policy_sampling().session().call_constructor(store)
-    }
-}
+use crate::session::{Forks, Session};
+use crate::world::SamplingWorld;
 
 /// A plugin at work as a sampling rule.
-pub(crate) struct PluginRule {
-    session: Session<Sampler>,
+pub(crate) struct PluginRule<W: SamplingWorld> {
+    session: Session<W>,
 }
 
-impl PluginRule {
+impl<W: SamplingWorld> PluginRule<W> {
     /// Tells the prompt.
-    pub(crate) fn new(session: Session<Sampler>, prompt: &[TokenId]) -> Result<Self, PolicyError> {
+    pub(crate) fn new(session: Session<W>, prompt: &[TokenId]) -> Result<Self, PolicyError> {
         let mut rule = Self { session };
         rule.commit(prompt)?;
+        rule.session.in_use();
         Ok(rule)
     }
 
@@ -52,17 +32,27 @@ impl PluginRule {
     }
 }
 
-impl Rule for PluginRule {
+impl<W: SamplingWorld> Forks for PluginRule<W> {
+    fn fork(&mut self) -> Result<(), PolicyError> {
+        self.session.fork()
+    }
+
+    fn back(&mut self) {
+        self.session.back();
+    }
+}
+
+impl<W: SamplingWorld> Rule for PluginRule<W> {
     fn apply(&mut self, path: &[TokenId], first: usize, rows: &mut [&mut Row]) -> Result<(), PolicyError> {
         let Some(last) = rows.len().checked_sub(1) else { return Ok(()) };
         // Draft tokens behind the last row cannot matter to it.
-        let draft = path.get(..first + last).unwrap_or(path);
+        let draft = path.get(..first.saturating_add(last)).unwrap_or(path);
         let first = u32::try_from(first).unwrap_or(u32::MAX);
         let adjusted = self.session.call(self.session.limits().adjust, |world, session, store| {
             // The store must own what host functions work on; the values move with the rows, uncopied.
             let lent = rows.iter_mut().map(|row| std::mem::replace(*row, Row::new(&[]))).collect();
             store.data_mut().lend_rows(lent, first);
-            let outcome = world.specula_policy_sampling().session().call_adjust(&mut *store, session, draft, first);
+            let outcome = world.adjust(store, session, draft, first);
             for (row, lent) in rows.iter_mut().zip(store.data_mut().take_rows()) {
                 **row = lent;
             }
@@ -74,10 +64,8 @@ impl Rule for PluginRule {
 
     fn commit(&mut self, tokens: &[TokenId]) -> Result<(), PolicyError> {
         let limits = self.session.limits();
-        for tokens in tokens.chunks(limits.commit_tokens) {
-            self.session.call(limits.commit, |world, session, store| {
-                world.specula_policy_sampling().session().call_commit(store, session, tokens)
-            })?;
+        for tokens in tokens.chunks(limits.commit_tokens.max(1)) {
+            self.session.call(limits.commit, |world, session, store| world.commit(store, session, tokens))?;
             self.session.remember(tokens);
         }
         Ok(())

@@ -1,89 +1,108 @@
 //! One instance of a plugin in the service of one request: every call is prepared, bounded, measured and explained here.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use specula_decoding::{PolicyError, TokenId};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
-use crate::bindings::offers::specula::policy::types;
 use crate::explain::explain;
 use crate::host::Host;
+use crate::plugin::Opening;
+use crate::sandbox::meter;
 use crate::text::one_line;
 use crate::ticker::Lease;
 use crate::usage::PluginUse;
-use crate::{Budget, Kind, Limits, ModelInfo, Plugin};
-
-/// The exports of one kind, instantiated.
-pub(crate) trait World: Sized + Send {
-    /// The kind.
-    const KIND: Kind;
-
-    /// Instantiates a plugin that is of this kind.
-    fn instantiate(plugin: &Plugin, store: &mut Store<Host>) -> wasmtime::Result<Self>;
-
-    /// Calls `open`.
-    fn open(&self, store: &mut Store<Host>, model: &types::ModelInfo, config: &str) -> Outcome<()>;
-
-    /// Makes a session.
-    fn session(&self, store: &mut Store<Host>) -> wasmtime::Result<ResourceAny>;
-}
-
-/// What a guest's function comes to: no return, its own fault, or a value.
-pub(crate) type Outcome<T> = wasmtime::Result<Result<T, types::Fault>>;
+use crate::world::{Outcome, World, types};
+use crate::{Budget, Limits, ModelInfo, Plugin};
 
 /// A plugin opened as one kind. Its instance is dropped at the first trap or breach.
-pub(crate) struct Session<W> {
+pub(crate) struct Session<W: World> {
     plugin: Arc<Plugin>,
+    pre: W::Pre,
     model: ModelInfo,
     config: String,
+    prompt_tokens: usize,
     usage: Arc<PluginUse>,
+    /// Time that its calls may still take in one go; `None` until it is in use.
+    left: Option<Duration>,
     live: Option<Live<W>>,
 }
 
 struct Live<W> {
     store: Store<Host>,
     /// Set once opened.
-    opened: Option<(W, ResourceAny)>,
+    opened: Option<Opened<W>>,
     _ticking: Lease,
+}
+
+struct Opened<W> {
+    world: W,
+    /// The session in use.
+    session: ResourceAny,
+    /// Sessions that were left by [`Forks::fork`], in order; only the checks of the laws make any.
+    left: Vec<ResourceAny>,
+}
+
+/// Going on in a copy of the session, and coming back.
+pub(crate) trait Forks {
+    /// Forks the session in use and goes on in the fork.
+    ///
+    /// # Errors
+    /// The plugin's failure.
+    fn fork(&mut self) -> Result<(), PolicyError>;
+
+    /// Goes back to the session that the latest fork was made of.
+    fn back(&mut self);
 }
 
 impl<W: World> Session<W> {
     /// Instantiates and opens.
-    pub(crate) fn open(plugin: Arc<Plugin>, model: &ModelInfo, config: &Value) -> Result<Self, PolicyError> {
-        let (model, config) = (model.clone(), config.to_string());
-        let mut session = Self { plugin, model, config, usage: Arc::default(), live: None };
-        if !session.plugin.info().kinds.contains(&W::KIND) {
-            return Err(session.error("wrong-kind", format!("it has no {} interface", W::KIND.as_str())));
-        }
+    pub(crate) fn open(pre: W::Pre, opening: &Opening<'_>) -> Result<Self, PolicyError> {
+        let mut session = Self {
+            plugin: opening.plugin.clone(),
+            pre,
+            model: opening.model.clone(),
+            config: opening.config.to_string(),
+            prompt_tokens: opening.prompt.prompt_tokens,
+            usage: Arc::default(),
+            left: None,
+            live: None,
+        };
         session.reopen()?;
         Ok(session)
     }
 
     /// A fresh instance, opened, before the first token.
     pub(crate) fn reopen(&mut self) -> Result<(), PolicyError> {
-        let (store, ticking) = self.plugin.sandbox.store(&self.model);
+        let (mut store, ticking) = self.plugin.sandbox.store(&self.model);
+        store.data_mut().prompt_tokens = self.prompt_tokens;
         self.live = Some(Live { store, opened: None, _ticking: ticking });
         let model = types::ModelInfo {
             vocab_size: self.model.vocab_size,
             end_tokens: self.model.end_tokens.clone(),
             max_window: self.model.max_window,
         };
-        let (plugin, config) = (self.plugin.clone(), std::mem::take(&mut self.config));
+        let (pre, config) = (self.pre.clone(), std::mem::take(&mut self.config));
         let opened = self.run(self.limits().open, |live| {
-            let world = W::instantiate(&plugin, &mut live.store)?;
+            let world = W::instantiate(&pre, &mut live.store)?;
             if let Err(fault) = world.open(&mut live.store, &model, &config)? {
                 return Ok(Err(fault));
             }
             let session = world.session(&mut live.store)?;
-            live.opened = Some((world, session));
+            live.opened = Some(Opened { world, session, left: Vec::new() });
             Ok(Ok(()))
         });
         self.config = config;
         opened.map_err(|error| self.opening_error(error))
+    }
+
+    /// From now on others wait while it is called.
+    pub(crate) fn in_use(&mut self) {
+        self.left = Some(Duration::from_millis(self.limits().burst_ms));
     }
 
     /// Calls a function of the session.
@@ -93,7 +112,7 @@ impl<W: World> Session<W> {
         call: impl FnOnce(&W, ResourceAny, &mut Store<Host>) -> Outcome<T>,
     ) -> Result<T, PolicyError> {
         self.run(budget, |live| match &live.opened {
-            Some((world, session)) => call(world, *session, &mut live.store),
+            Some(opened) => call(&opened.world, opened.session, &mut live.store),
             None => wasmtime::bail!("the session was not opened"),
         })
     }
@@ -110,6 +129,24 @@ impl<W: World> Session<W> {
         self.live = None;
         self.usage.add_failure();
         self.error(code, message)
+    }
+
+    /// Forks the session in use and goes on in the fork.
+    pub(crate) fn fork(&mut self) -> Result<(), PolicyError> {
+        let forked = self.call(self.limits().open, |world, session, store| Ok(Ok(world.fork(store, session)?)))?;
+        if let Some(opened) = self.live.as_mut().and_then(|live| live.opened.as_mut()) {
+            opened.left.push(std::mem::replace(&mut opened.session, forked));
+        }
+        Ok(())
+    }
+
+    /// Goes back to the session that the latest fork was made of.
+    pub(crate) fn back(&mut self) {
+        if let Some(opened) = self.live.as_mut().and_then(|live| live.opened.as_mut())
+            && let Some(session) = opened.left.pop()
+        {
+            opened.session = session;
+        }
     }
 
     /// Whether there is an instance.
@@ -133,19 +170,32 @@ impl<W: World> Session<W> {
         PolicyError { policy: self.name().to_owned(), code: code.to_owned(), message }
     }
 
+    /// What a call may use, given what earlier ones took. Before it is open nobody waits for the plugin but its own request.
+    fn paced(&self, budget: Budget) -> Budget {
+        match self.left {
+            Some(left) => Budget { brake_ms: budget.brake_ms.min(left.as_millis() as u64), ..budget },
+            None => budget,
+        }
+    }
+
     fn run<T>(&mut self, budget: Budget, work: impl FnOnce(&mut Live<W>) -> Outcome<T>) -> Result<T, PolicyError> {
+        let budget = self.paced(budget);
         let Some(live) = &mut self.live else {
             return Err(self.error("instance-dead", "an earlier failure ended this plugin's instance".to_owned()));
         };
         live.store.data_mut().begin_call();
-        // One tick more, because the current one is partly over.
-        live.store.set_epoch_deadline(budget.brake_ms.saturating_add(1));
-        let metered = live.store.set_fuel(budget.fuel);
+        let metered = meter(&mut live.store, budget);
         let start = Instant::now();
         // The host's functions do not panic on guests' data; should they, only this instance is lost.
         let outcome = catch_unwind(AssertUnwindSafe(|| metered.and_then(|()| work(live))));
         let used = budget.fuel.saturating_sub(live.store.get_fuel().unwrap_or(0));
-        self.usage.add_call(used, start.elapsed());
+        let took = start.elapsed();
+        self.usage.add_call(used, took);
+        if let Some(left) = &mut self.left {
+            let limits = &self.plugin.sandbox.limits;
+            let refilled = left.saturating_sub(took).saturating_add(Duration::from_micros(limits.pace_us));
+            *left = refilled.min(Duration::from_millis(limits.burst_ms));
+        }
         match outcome {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(fault))) => {
@@ -158,7 +208,7 @@ impl<W: World> Session<W> {
                 if let Some(line) = live.store.data_mut().last_line.take() {
                     message = format!("{message}; last log line: {line}");
                 }
-                let message = one_line(&message, 2 * self.limits().line_bytes);
+                let message = one_line(&message, self.limits().line_bytes.saturating_mul(2));
                 Err(self.breach(code, message))
             }
             Err(_) => Err(self.breach("host-bug", "the host panicked while serving this plugin".to_owned())),

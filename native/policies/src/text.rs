@@ -1,11 +1,12 @@
 //! Text from guests, made fit for logs, terminals and responses.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 /// One line of at most `limit` bytes without control characters; cut between characters.
 pub(crate) fn one_line(text: &str, limit: usize) -> String {
     let mut line = String::new();
     for c in text.chars() {
         let c = if c == '\n' || c == '\t' { ' ' } else { c };
-        if line.len() + c.len_utf8() > limit {
+        if line.len().saturating_add(c.len_utf8()) > limit {
             break;
         }
         // Escape sequences start with a control character; the marks that turn writing direction can disguise text.

@@ -47,6 +47,13 @@ fn cost() {
     }
     measure("commit of 5 tokens", 5000, || policy.commit(&[1, 2, 3, 4, 5]).expect("it hears"));
 
+    let own_draw = shipped(&registry, "own-draw");
+    let mut policy = own_draw.open_acceptance(&model, &config, &[]).expect("it opens").policy;
+    let stats = window(8, 1);
+    measure("judge (own-draw), window 8", 5000, || {
+        policy.judge(&stats).expect("it judges");
+    });
+
     let mut rule = min_p.open_sampling(&model, &config, &[]).expect("it opens").policy;
     for n in [1_usize, 9] {
         let path = vec![1; n - 1];
@@ -56,6 +63,22 @@ fn cost() {
         });
         measure(&format!("the same edits natively, {n} rows"), 5000, || {
             rows.iter_mut().for_each(|row| row.keep_min_p(0.05));
+        });
+    }
+
+    let n = 9;
+    let path = vec![1; n - 1];
+    for (name, config) in [
+        ("top-n-sigma", json!({})),
+        ("watermark", json!({"key": 7})),
+        ("dry", json!({})),
+        ("regex", json!({"pattern": "([a-z ]+[.,])+"})),
+    ] {
+        let plugin = shipped(&registry, name);
+        let mut rule = plugin.open_sampling(&model, &config, &path).expect("it opens").policy;
+        let mut rows: Vec<Row> = (0..n as u64).map(|seed| Row::new(&logits(VOCABULARY, seed))).collect();
+        measure(&format!("adjust ({name}), {n} rows of {VOCABULARY}"), 2000, || {
+            rule.apply(&path, 0, &mut rows.iter_mut().collect::<Vec<_>>()).expect("it adjusts");
         });
     }
 

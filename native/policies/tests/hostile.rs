@@ -1,13 +1,15 @@
 //! Every guest under `tests/plugins` must end with the code that its first line says, in bounded time, and leave its
-//! neighbour unharmed. A first line is `;; KIND, STAGE: CODE` or `;; load: CODE`.
+//! neighbour unharmed. A first line is `;; KIND, STAGE: CODE`, `;; load: CODE`, `;; configured, load: CODE` for a guest that
+//! exports `configuration`, or `;; laws KIND, CHECK: CODE` for one that breaks a law.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
+use common::guest;
 use serde_json::json;
 use specula_decoding::{Acceptance, PolicyError, Row};
-use specula_policies::{Plugin, Registry};
+use specula_policies::{LoadError, Plugin, Registry, laws};
 use std::sync::Arc;
 
 /// Far above the brakes, for machines that are busy with other tests.
@@ -22,17 +24,21 @@ fn every_hostile_guest_ends_as_it_says() {
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
         .collect();
     names.sort();
-    assert!(names.len() > 40, "found {}", names.len());
+    assert!(names.len() > 80, "found {}", names.len());
     let mut wrong = Vec::new();
     for name in &names {
         let text = common::guest_text(name);
         let (expected, _) = text.split_once('\n').expect("a first line");
         let expected = expected.trim_start_matches(";; ");
         let start = Instant::now();
-        let found = if expected.starts_with("load") {
-            load(&registry, name, &text)
-        } else {
-            run(&registry, name, &text, expected)
+        let found = match expected.split([' ', ',', ':']).next() {
+            Some("load") => format!("load: {}", load(&registry, name, &guest(&text, None))),
+            Some("configured") => {
+                let bytes = guest(&text, Some(common::world("configured")));
+                format!("configured, load: {}", load(&registry, name, &bytes))
+            }
+            Some("laws") => laws(&registry, name, &text, expected),
+            _ => run(&registry, name, &text, expected),
         };
         let time = start.elapsed();
         println!("{name:<20} {found} ({time:.1?})");
@@ -45,17 +51,30 @@ fn every_hostile_guest_ends_as_it_says() {
 }
 
 fn well_behaved(registry: &Registry) -> Box<dyn Acceptance> {
-    let bytes = common::guest(&common::guest_text("well-behaved"), Some("acceptor"));
+    let bytes = guest(&common::guest_text("well-behaved"), Some("acceptor"));
     let plugin = registry.load("well-behaved", &bytes).expect("it passes");
     plugin.open_acceptance(&common::model(common::VOCABULARY), &json!({}), &[1, 2, 3]).expect("it opens").policy
 }
 
-fn load(registry: &Registry, name: &str, text: &str) -> String {
-    match registry.load(name, &common::guest(text, None)) {
-        Ok(_) => "load: ok".to_owned(),
+fn load(registry: &Registry, name: &str, bytes: &[u8]) -> String {
+    match registry.load(name, bytes) {
+        Ok(_) => "ok".to_owned(),
         Err(error) => {
             println!("    {error}");
-            format!("load: {}", error.code())
+            error.code().to_owned()
+        }
+    }
+}
+
+fn laws(registry: &Registry, name: &str, text: &str, expected: &str) -> String {
+    let kind = specula_guests::kind(expected);
+    let plugin = registry.load(name, &guest(text, Some(common::world(kind)))).expect("it passes");
+    match laws::check(&plugin, &common::model(common::VOCABULARY), None) {
+        Ok(report) => format!("laws held: {report:?}"),
+        Err(error) => {
+            println!("    {error}");
+            let LoadError::SelfTestFailed { kind, check, .. } = &error else { return error.code().to_owned() };
+            format!("laws {kind}, {check}: {}", error.code())
         }
     }
 }
@@ -63,7 +82,7 @@ fn load(registry: &Registry, name: &str, text: &str) -> String {
 /// Opens the guest and makes every call of its kind; the first that fails, or ends the text, is the result.
 fn run(registry: &Registry, name: &str, text: &str, expected: &str) -> String {
     let (kind, _) = expected.split_once(',').expect("a kind");
-    let bytes = common::guest(text, Some(common::world(kind)));
+    let bytes = guest(text, Some(common::world(kind)));
     let plugin = match registry.load(name, &bytes) {
         Ok(plugin) => plugin,
         Err(error) => return format!("load: {}: {error}", error.code()),

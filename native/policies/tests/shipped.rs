@@ -4,42 +4,34 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{VOCABULARY, logits, model, registry, shipped, window};
+use common::{VOCABULARY, logits, model, registry, shipped};
 use serde_json::{Value, json};
 use specula_decoding::{PolicyError, Row, Stop, TokenId};
-use specula_policies::{Kind, Plugin};
+use specula_policies::{Kind, Plugin, laws};
+
+/// All of them, in order of name.
+const SHIPPED: [&str; 12] = [
+    "balanced-json",
+    "budget",
+    "dry",
+    "entropy-gate",
+    "min-p",
+    "own-draw",
+    "regex",
+    "repetition",
+    "top-k-lenient",
+    "top-n-sigma",
+    "typical",
+    "watermark",
+];
 
 #[test]
-fn typical_keeps_what_the_formula_keeps() {
+fn all_laws_hold() {
     let registry = registry();
-    let plugin = shipped(&registry, "typical");
-    for (epsilon, delta) in [(0.09_f32, 0.3_f32), (0.001, 0.3), (1.0, 0.05), (0.0, 0.0)] {
-        let config = json!({"epsilon": epsilon, "delta": delta});
-        let opened = plugin.open_acceptance(&model(VOCABULARY), &config, &[]).expect("it opens");
-        let mut policy = opened.policy;
-        for seed in 0..200 {
-            let stats = window(8, seed);
-            let kept = (0..8).take_while(|&i| {
-                let threshold = epsilon.min(delta * (-stats.entropy[i]).exp());
-                stats.draft[i] == stats.own_draw[i] || stats.log_p[i].exp() > threshold
-            });
-            assert_eq!(policy.judge(&stats), Ok(kept.count()), "seed {seed}, epsilon {epsilon}, delta {delta}");
-        }
-        assert_eq!(opened.usage.calls(), 201);
-        assert!(opened.usage.fuel() > 0 && opened.usage.failures() == 0);
-    }
-}
-
-#[test]
-fn typical_is_pure() {
-    let registry = registry();
-    let opened = shipped(&registry, "typical").open_acceptance(&model(VOCABULARY), &json!({}), &[]).expect("it opens");
-    let mut policy = opened.policy;
-    let stats = window(8, 3);
-    let first = policy.judge(&stats);
-    for seed in 0..20 {
-        policy.judge(&window(5, seed)).expect("it judges");
-        assert_eq!(policy.judge(&stats), first);
+    for name in SHIPPED {
+        let report = laws::check(&shipped(&registry, name), &model(VOCABULARY), None);
+        let report = report.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(report.kinds.iter().all(|kind| kind.compared > 20 && kind.fuel > 0), "{name}: {report:?}");
     }
 }
 
@@ -107,9 +99,13 @@ fn wrong_configurations_are_refused_with_reasons() {
         Ok(_) => panic!("{config} was taken"),
         Err(PolicyError { code, message, .. }) => format!("{code}: {message}"),
     };
-    assert_eq!(refusal(json!({"epsilon": 1.5})), "bad-config: `epsilon` must lie between 0 and 1, but is 1.5");
-    assert_eq!(refusal(json!({"epsilom": 0.5})), "bad-config: unknown key `epsilom`; allowed: epsilon, delta");
-    assert_eq!(refusal(json!({"delta": "x"})), "bad-config: `delta` must be a number, but is a string");
+    assert_eq!(refusal(json!({"epsilon": 1.5})), "bad-config: `epsilon` must satisfy `maximum` 1, but is 1.5");
+    assert_eq!(refusal(json!({"epsilom": 0.5})), "bad-config: unknown key `epsilom`; allowed: delta, epsilon");
+    assert_eq!(refusal(json!({"delta": "x"})), "bad-config: `delta` must be of type \"number\", but is \"x\"");
+    // What no schema can say, the policy says itself.
+    let pattern = json!({"pattern": "(unclosed"});
+    let regex = shipped(&registry, "regex").open_sampling(&model(VOCABULARY), &pattern, &[]).err().expect("no pattern");
+    assert!(regex.code == "bad-config" && regex.message.contains("unclosed group"), "{regex}");
     let wrong_kind = typical.open_stopping(&model(VOCABULARY), &json!({})).err().map(|error| error.code);
     assert_eq!(wrong_kind.as_deref(), Some("wrong-kind"));
 }
@@ -121,10 +117,12 @@ fn the_registry_lists_what_was_loaded_and_reports_what_was_not() {
     assert_eq!(registry.load_folder(&folder), []);
     let list = registry.list();
     let names: Vec<&str> = list.iter().map(|plugin| plugin.name.as_str()).collect();
-    assert_eq!(names, ["balanced-json", "min-p", "typical"]);
-    assert_eq!(list[1].kinds, [Kind::Sampling]);
+    assert_eq!(names, SHIPPED);
+    assert_eq!(list[4].kinds, [Kind::Sampling]);
     assert!(list.iter().all(|plugin| plugin.digest.len() == 71 && plugin.digest.starts_with("sha256:")));
     assert!(list.iter().all(|plugin| plugin.description.is_some()));
+    let without: Vec<&str> = list.iter().filter(|p| p.config_schema.is_none()).map(|p| p.name.as_str()).collect();
+    assert_eq!(without, ["own-draw"], "it has nothing to configure");
     assert!(registry.get("typical").is_some() && registry.get("other").is_none());
     assert_eq!(registry.load("Bad Name", b"").err().map(|error| error.code()), Some("bad-name"));
     assert_eq!(registry.load("text", b" (component)").err().map(|error| error.code()), Some("text-format"));

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use wit_component::StringEncoding;
+use wit_parser::{LiftLowerAbi, ManglingAndAbi};
 
 /// A guest under `tests/plugins` as a plugin file.
 ///
@@ -12,8 +13,13 @@ use wit_component::StringEncoding;
 pub fn plugin(name: &str) -> Vec<u8> {
     let text = text(name);
     let first = text.lines().next().and_then(|line| line.strip_prefix(";; ")).expect("a first line");
-    let kind = first.split([',', ':']).next().expect("a kind");
+    let kind = kind(first);
     encode(&text, (kind != "load").then(|| world(kind)))
+}
+
+/// The kind that a guest's first line says.
+pub fn kind(first: &str) -> &str {
+    first.trim_start_matches("laws ").split([',', ':']).next().unwrap_or_default()
 }
 
 /// A guest written as text: a component as it is, a core module with the interface of `world` in it, as compilers leave it.
@@ -21,10 +27,44 @@ pub fn plugin(name: &str) -> Vec<u8> {
 /// # Panics
 /// If the text is not WebAssembly.
 pub fn encode(text: &str, world: Option<&str>) -> Vec<u8> {
-    let mut bytes = wat::parse_str(text).expect("the text is WebAssembly");
-    if let Some(world) = world {
-        let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_dir(root().join("wasm-plugins/wit")).expect("the interface is readable");
+    match world {
+        Some(world) => encode_with(text, &root().join("wasm-plugins/wit"), world),
+        None => wat::parse_str(text).expect("the text is WebAssembly"),
+    }
+}
+
+/// A core module written as text with an interface in it: a `world` of the WIT in this folder, or several joined by `+`.
+///
+/// # Panics
+/// If the text is not WebAssembly, or there is no such interface.
+pub fn encode_with(text: &str, wit: &Path, worlds: &str) -> Vec<u8> {
+    let bytes = wat::parse_str(text).expect("the text is WebAssembly");
+    embed(bytes, wit, worlds)
+}
+
+/// A core module that imports and exports all that a world of the interface has, and does nothing.
+///
+/// # Panics
+/// If there is no such world.
+pub fn hollow(world: &str) -> Vec<u8> {
+    let mut resolve = wit_parser::Resolve::default();
+    let (package, _) = resolve.push_dir(root().join("wasm-plugins/wit")).expect("the interface is readable");
+    let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
+    wit_component::dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync))
+}
+
+/// A core module with the interface of a world in it.
+///
+/// # Panics
+/// If there is no such world.
+pub fn with_interface(module: Vec<u8>, world: &str) -> Vec<u8> {
+    embed(module, &root().join("wasm-plugins/wit"), world)
+}
+
+fn embed(mut bytes: Vec<u8>, wit: &Path, worlds: &str) -> Vec<u8> {
+    let mut resolve = wit_parser::Resolve::default();
+    let (package, _) = resolve.push_dir(wit).expect("the interface is readable");
+    for world in worlds.split('+') {
         let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
         wit_component::embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
             .expect("the interface can be embedded");
@@ -50,6 +90,7 @@ pub fn world(kind: &str) -> &'static str {
         "acceptance" => "acceptor",
         "sampling" => "sampler",
         "stopping" => "stopper",
+        "configured" => "acceptor+configurable",
         other => panic!("no kind of plugin: {other}"),
     }
 }

@@ -1,7 +1,7 @@
 //! Ends the text with the first complete JSON value: where the bracket that opened it is closed. Brackets inside strings do
 //! not count. State: the brackets that are open, and where in a string the text stands.
 
-use specula_policy_sdk::{Config, Fault, ModelInfo, Stop, Stopping, Token, export_stopping};
+use specula_policy_sdk::{Config, Fault, ModelInfo, Stop, Stopping, Token, export_schema, export_stopping};
 
 #[derive(Clone)]
 struct BalancedJson {
@@ -64,3 +64,7 @@ impl Stopping for BalancedJson {
 }
 
 export_stopping!(BalancedJson);
+export_schema!(
+    r#"{"type": "object", "additionalProperties": false, "properties": {
+        "value": {"enum": ["any", "object", "array"], "default": "any"}}}"#
+);

@@ -1,6 +1,6 @@
 //! Min-p sampling: forbids every token less than `min_p` times as likely as the best one. The host does the arithmetic.
 
-use specula_policy_sdk::{Config, Fault, ModelInfo, Sampling, Token, export_sampling, rows};
+use specula_policy_sdk::{Config, Fault, ModelInfo, Sampling, Token, export_sampling, export_schema, rows};
 
 #[derive(Clone)]
 struct MinP(f32);
@@ -19,3 +19,7 @@ impl Sampling for MinP {
 }
 
 export_sampling!(MinP);
+export_schema!(
+    r#"{"type": "object", "additionalProperties": false, "properties": {
+        "min_p": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.05}}}"#
+);

@@ -44,3 +44,12 @@ pub mod stopper {
         export_macro_name: "export_stopper",
     });
 }
+
+pub mod configurable {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "configurable",
+        pub_export_macro: true,
+        export_macro_name: "export_configurable",
+    });
+}

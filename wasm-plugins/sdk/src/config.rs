@@ -61,6 +61,31 @@ impl Config {
         }
     }
 
+    /// A whole number within `bounds`, or `default` if the key is absent.
+    ///
+    /// # Errors
+    /// As for [`Config::number`]; a fraction, too.
+    pub fn whole(&mut self, key: &'static str, default: u32, bounds: RangeInclusive<u32>) -> Result<u32, Fault> {
+        let number = self.number(key, default.into(), (*bounds.start()).into()..=(*bounds.end()).into())?;
+        if number.fract() == 0.0 {
+            Ok(number as u32)
+        } else {
+            Err(fault(format!("`{key}` must be whole, but is {number}")))
+        }
+    }
+
+    /// A text, or `default` if the key is absent.
+    ///
+    /// # Errors
+    /// Another type of value.
+    pub fn text(&mut self, key: &'static str, default: &str) -> Result<String, Fault> {
+        match self.ask(key) {
+            None => Ok(default.to_owned()),
+            Some(Value::Text(text)) => Ok(text.clone()),
+            Some(other) => Err(fault(format!("`{key}` must be a string, but is {}", other.name()))),
+        }
+    }
+
     /// Refuses keys that were never asked for.
     pub(crate) fn finish(self) -> Result<(), Fault> {
         let Some((key, _)) = self.entries.iter().find(|(key, _)| !self.asked.iter().any(|asked| asked == key)) else {
@@ -215,6 +240,8 @@ mod tests {
         assert_eq!(config.number("b", 7.0, 0.0..=1.0).ok(), Some(7.0));
         assert_eq!(config.choice("which", &["one", "two"]).ok(), Some("two"));
         assert_eq!(config.choice("other", &["one", "two"]).ok(), Some("one"));
+        assert_eq!(config.text("which", "x").ok().as_deref(), Some("two"));
+        assert_eq!(config.whole("n", 4, 0..=9).ok(), Some(4));
         assert!(config.finish().is_ok());
     }
 
@@ -224,6 +251,8 @@ mod tests {
         assert_eq!(message(config.number("a", 0.0, 0.0..=1.0)), "`a` must lie between 0 and 1, but is 2");
         assert_eq!(message(config.number("b", 0.0, 0.0..=1.0)), "`b` must be a number, but is a string");
         assert_eq!(message(config.choice("b", &["y"])), "`b` must be one of y, but is \"x\"");
+        assert_eq!(message(config.text("a", "")), "`a` must be a string, but is a number");
+        assert_eq!(message(config.whole("a", 0, 3..=4)), "`a` must lie between 3 and 4, but is 2");
         assert_eq!(message(config.finish()), "unknown key `c`; allowed: a, b");
     }
 

@@ -1,5 +1,5 @@
 //! A policy in a screenful: implement [`Acceptance`], [`Sampling`] or [`Stopping`] for a type, export it with the macro of
-//! the same name, build for wasm32, and the host runs it. The interface is `wasm-plugins/wit/policy.wit`, with the laws.
+//! the same name, tell its configuration with [`export_schema!`], build for wasm32, and the host runs it. The interface is `wasm-plugins/wit/policy.wit`, with the laws.
 //!
 //! A policy is a value: [`Clone`] is what the host's `fork` does, and evaluation takes `&self`, so purity is checked by the
 //! compiler. Panics reach the plugin's author through the host's log.
@@ -10,6 +10,7 @@ pub mod bindings;
 mod config;
 mod opened;
 mod sampling;
+mod schema;
 mod stopping;
 
 pub use acceptance::Acceptance;

@@ -1,0 +1,19 @@
+;; acceptance, judge: bad-token
+;; Asks what a token outside the vocabulary stands for.
+(module
+  (import "specula:policy/context@0.1.0" "token-bytes" (func $token-bytes (param i32 i32 i32)))
+  (import "[export]specula:policy/acceptance@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "specula:policy/acceptance@0.1.0#open") (param i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[constructor]session") (result i32)
+    (call $new-session (i32.const 7)))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.judge") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.store (i32.const 8192) (i32.const 64))
+    (call $token-bytes (i32.const 8192) (i32.const 1) (i32.const 64))
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.commit") (param i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.fork") (param i32) (result i32)
+    (call $new-session (i32.const 7))))

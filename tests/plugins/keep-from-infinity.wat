@@ -1,0 +1,18 @@
+;; sampling, adjust: not-finite
+;; Keeps what is above infinity.
+(module
+  (import "specula:policy/rows@0.1.0" "keep-from" (func $keep-from (param i32 f32)))
+  (import "[export]specula:policy/sampling@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "specula:policy/sampling@0.1.0#open") (param i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/sampling@0.1.0#[constructor]session") (result i32)
+    (call $new-session (i32.const 7)))
+  (func (export "specula:policy/sampling@0.1.0#[method]session.adjust") (param i32 i32 i32 i32) (result i32)
+    (call $keep-from (i32.const 0) (f32.const inf))
+    (i32.const 1024))
+  (func (export "specula:policy/sampling@0.1.0#[method]session.commit") (param i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/sampling@0.1.0#[method]session.fork") (param i32) (result i32)
+    (call $new-session (i32.const 7))))

@@ -1,0 +1,22 @@
+;; laws acceptance, fork: self-test-failed
+;; Its forks know nothing of the text.
+(module
+  (import "[export]specula:policy/acceptance@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (global $next (mut i32) (i32.const 8192))
+  (func $state (param i32) (result i32)
+    (global.set $next (i32.add (global.get $next) (i32.const 4)))
+    (i32.store (global.get $next) (local.get 0))
+    (call $new-session (global.get $next)))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "specula:policy/acceptance@0.1.0#open") (param i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[constructor]session") (result i32)
+    (call $state (i32.const 1)))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.judge") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.store (i32.const 1028) (i32.and (i32.load (local.get 0)) (i32.const 1)))
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.commit") (param i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.fork") (param i32) (result i32)
+    (call $state (i32.const 0))))

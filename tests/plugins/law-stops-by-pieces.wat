@@ -1,0 +1,17 @@
+;; laws stopping, chunk-invariant: self-test-failed
+;; Ends the text with the third piece of it.
+(module
+  (import "[export]specula:policy/stopping@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (global $n (mut i32) (i32.const 0))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "specula:policy/stopping@0.1.0#open") (param i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/stopping@0.1.0#[constructor]session") (result i32)
+    (call $new-session (i32.const 7)))
+  (func (export "specula:policy/stopping@0.1.0#[method]session.observe") (param i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (global.set $n (i32.add (global.get $n) (i32.const 1)))
+    (if (i32.eq (global.get $n) (i32.const 3)) (then (i32.store (i32.const 1028) (i32.const 1)) (i32.store (i32.const 1032) (i32.const 1))))
+    (i32.const 1024))
+  (func (export "specula:policy/stopping@0.1.0#[method]session.fork") (param i32) (result i32)
+    (call $new-session (i32.const 7))))

@@ -1,0 +1,18 @@
+;; acceptance, judge: fault-123
+;; Has a reason of its own not to answer, with an escape sequence in it.
+(module
+  (import "[export]specula:policy/acceptance@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 2048) "\01\00\00\00\7b\00\00\00\20\08\00\00\09\00\00\00")
+  (data (i32.const 2080) "\1b[31mwhy\07")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "specula:policy/acceptance@0.1.0#open") (param i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[constructor]session") (result i32)
+    (call $new-session (i32.const 7)))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.judge") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 2048))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.commit") (param i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/acceptance@0.1.0#[method]session.fork") (param i32) (result i32)
+    (call $new-session (i32.const 7))))

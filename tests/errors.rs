@@ -9,6 +9,7 @@ fn bad_fields() -> Vec<(Value, &'static str, Vec<&'static str>)> {
     let said = |role: &str| json!({"messages": [{"role": role, "content": "x"}]});
     let speculation = |field: &str, value: Value| json!({"speculation": {field: value}});
     let plugins = |names: &[&str]| json!({"plugins": names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>()});
+    let format = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}});
     vec![
         (json!({"temprature": 1}), "temprature", vec!["did you mean `temperature`"]),
         (json!({"temperature": "hot"}), "temperature", vec!["a number", "hot"]),
@@ -35,7 +36,8 @@ fn bad_fields() -> Vec<(Value, &'static str, Vec<&'static str>)> {
         (json!({"logprobs_mode": "half"}), "logprobs_mode", vec!["`raw` or `processed`", "half"]),
         (json!({"echo": true}), "echo", vec!["/v1/completions"]),
         (json!({"tools": [{"type": "function"}]}), "tools", vec!["empty"]),
-        (json!({"response_format": {"type": "json_object"}}), "response_format.type", vec!["`text`", "json_object"]),
+        (json!({"response_format": {"type": "xml"}}), "response_format.type", vec!["text, json_object", "xml"]),
+        (format(json!({"type": "tree"})), "response_format", vec!["tree"]),
         (json!({"stream_options": {"include_usage": true}}), "stream_options", vec!["stream: true"]),
         (json!({"prompt": "x"}), "prompt", vec!["/v1/completions"]),
         (json!({"messages": []}), "messages", vec!["at least 1"]),
@@ -54,10 +56,15 @@ fn bad_fields() -> Vec<(Value, &'static str, Vec<&'static str>)> {
         (speculation("streams", json!(99)), "speculation.streams", vec!["0", "99"]),
         (speculation("look_ahead", json!("guess")), "speculation.look_ahead", vec!["keep, correct", "guess"]),
         (speculation("depth", json!(1)), "speculation.depth", vec!["window"]),
-        (plugins(&["nosuch"]), "plugins[0].name", vec!["nosuch", "balanced-json, min-p, typical"]),
+        (plugins(&["nosuch"]), "plugins[0].name", vec!["nosuch", "balanced-json, budget, dry"]),
         (plugins(&["typical", "typical"]), "plugins[1].name", vec!["second acceptance policy"]),
         (plugins(&["min-p"; 9]), "plugins", vec!["at most 8", "9"]),
         (json!({"plugins": [{"name": "min-p", "config": 7}]}), "plugins[0].config", vec!["object"]),
+        (
+            json!({"plugins": [{"name": "min-p", "on_failure": "retry"}]}),
+            "plugins[0].on_failure",
+            vec!["fallback", "retry"],
+        ),
     ]
 }
 

@@ -164,7 +164,7 @@ fn refusals_name_field_bound_and_value() {
         (&["--method", "fast"], &["--method", "fast", "mirror"]),
         (&["--max-tokens", "many"], &["--max-tokens", "many"]),
         (&["--max-running", "0"], &["--max-running", "0", "1..=256"]),
-        (&["--plugin", "nosuch"], &["nosuch", "balanced-json, min-p, typical"]),
+        (&["--plugin", "nosuch"], &["nosuch", "balanced-json, budget, dry"]),
         (&["--plugin", "min-p={"], &["min-p", "not JSON"]),
         (&["--plugin", r#"min-p={"min_p": 2}"#], &["min-p", "min_p", "2"]),
         (&["--target", "nowhere.gguf"], &["nowhere.gguf"]),

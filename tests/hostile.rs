@@ -2,6 +2,7 @@
 //! same time gets what he gets alone. What a guest does is told by the first line of its text in `tests/plugins`.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use specula_tests::{CHAT, Folder, Server, question, until, with};
@@ -22,6 +23,8 @@ const EDITORS: [(&str, &str); 4] = [
     ("edit-flood", "edits"),
     ("keeps-too-many", "bad-verdict"),
 ];
+/// Takes as long as it may, again and again, for next to no fuel.
+const SLOWEST: (&str, &str) = ("fill-loop", "deadline");
 /// Guests that fail before the first token.
 const OPENERS: [(&str, &str); 3] = [("loop-in-open", "fuel"), ("loop-in-start", "fuel"), ("memory-at-birth", "memory")];
 /// Files that are no plugins, with the code that the log gives.
@@ -44,7 +47,7 @@ fn infested() -> Arc<Infested> {
     if let Some(infested) = shared.upgrade() {
         return infested;
     }
-    let all = JUDGES.iter().chain(&EDITORS).chain(&OPENERS).chain(&REFUSED);
+    let all = JUDGES.iter().chain(&EDITORS).chain(&OPENERS).chain(&REFUSED).chain([&SLOWEST]);
     let folder = Folder::with_guests(&all.map(|(name, _)| *name).collect::<Vec<_>>());
     folder.write("garbage.wasm", b"\0asm garbage");
     folder.write("Bad Name.wasm", b"");
@@ -72,7 +75,7 @@ async fn files_that_are_no_plugins_are_left_out_with_a_reason() {
     }
     assert!(!log.contains('\u{1b}'), "a log that goes to a file has no colours");
     assert!(!log.contains("notes.txt"), "other files are none of its business");
-    assert_eq!(names.len(), 3 + JUDGES.len() + EDITORS.len() + OPENERS.len(), "{names:?}");
+    assert_eq!(names.len(), 12 + JUDGES.len() + EDITORS.len() + OPENERS.len() + 1, "{names:?}");
 }
 
 #[tokio::test]
@@ -107,6 +110,33 @@ async fn a_failing_editor_fails_its_request_by_every_way() {
 }
 
 #[tokio::test]
+async fn what_follows_a_failure_is_the_request_s_to_say() {
+    let server = &infested().server;
+    let under =
+        |name: &str, policy: &str| with(&question(0), json!({"plugins": [{"name": name, "on_failure": policy}]}));
+    let alone = server.whole(CHAT, &question(0)).await;
+    for (name, code) in EDITORS {
+        let answer = server.whole(CHAT, &under(name, "fallback")).await;
+        assert_eq!(answer.text, alone.text, "{name} is out, and what it had begun is undone");
+        let told: Vec<_> =
+            answer.report.warnings.iter().map(|w| (w.plugin.as_str(), w.code.as_str(), w.count)).collect();
+        assert_eq!(told, [(name, code, 1)], "it was asked no more");
+        assert_eq!(answer.report.plugins[0].failures, 1, "{name}");
+    }
+    for (name, code) in EDITORS.into_iter().chain(JUDGES) {
+        let answer = server.whole(CHAT, &under(name, "stop")).await;
+        assert!(alone.text.starts_with(&answer.text) && answer.text != alone.text, "{name}: {}", answer.text);
+        let stop = answer.report.stop.unwrap_or_else(|| panic!("{name} ended the text"));
+        assert_eq!((stop.plugin.as_str(), stop.reason), (name, format!("policy-error: {code}")));
+        assert_eq!((answer.finish_reason.as_str(), answer.report.warnings.len()), ("stop", 1), "{name}");
+    }
+    for (name, code) in JUDGES {
+        let reply = server.post(CHAT, &under(name, "fail")).await;
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!(code)), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_that_cannot_open_is_a_bad_request() {
     let server = &infested().server;
     for (name, code) in OPENERS {
@@ -136,4 +166,32 @@ async fn neighbours_of_hostile_plugins_notice_nothing() {
         metrics.running() + metrics.queued() == 0.0
     })
     .await;
+}
+
+/// What the bound of `wasm-plugins/README.md` comes to here: run with `--nocapture` to read it.
+#[tokio::test]
+async fn a_neighbour_of_the_slowest_guest_gets_its_tokens() {
+    let server = &infested().server;
+    let neighbour = with(&question(1), json!({"max_tokens": 96, "ignore_eos": true}));
+    let hostile = with(&plugged(SLOWEST.0), json!({"max_tokens": 96, "ignore_eos": true}));
+    let (alone, usual) = with_gaps(server, &neighbour).await;
+    let (answer, (beside, longest)) = tokio::join!(server.whole(CHAT, &hostile), with_gaps(server, &neighbour));
+    println!("longest wait for an event: {usual:?} alone, {longest:?} beside {}", SLOWEST.0);
+    assert_eq!(beside, alone);
+    let codes: Vec<&str> = answer.report.warnings.iter().map(|warning| warning.code.as_str()).collect();
+    assert_eq!(codes, [SLOWEST.1, "off"], "three strikes");
+}
+
+/// The text of a streamed answer, and the longest time between two of its events.
+async fn with_gaps(server: &Server, request: &Value) -> (String, Duration) {
+    let mut stream = server.open(CHAT, request).await;
+    let (mut text, mut longest, mut last) = (String::new(), Duration::ZERO, None);
+    while let Some(data) = stream.next().await.filter(|data| data != "[DONE]") {
+        let now = Instant::now();
+        longest = longest.max(last.map_or(Duration::ZERO, |last| now - last));
+        last = Some(now);
+        let chunk: Value = serde_json::from_str(&data).expect("chunks are JSON");
+        text.push_str(chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
+    }
+    (text, longest)
 }

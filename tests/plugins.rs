@@ -1,21 +1,24 @@
 //! The shipped plugins through the server: what they promise, in every method.
 
 use serde_json::{Value, json};
-use specula_tests::{CHAT, METHODS, Server, generate, question, questions, with};
+use specula_tests::{CHAT, Folder, METHODS, Server, generate, question, questions, watermark, with};
 
 #[tokio::test]
 async fn the_shipped_plugins_are_listed_with_their_kinds() {
     let list = Server::shared().get("/v1/plugins").await.json();
     assert_eq!(list["object"], "list");
-    let cards: Vec<(&str, &Value)> = list["data"]
-        .as_array()
-        .expect("cards")
-        .iter()
-        .map(|card| (card["name"].as_str().expect("a name"), &card["kinds"]))
+    let cards = list["data"].as_array().expect("cards").iter();
+    let mut cards: Vec<(&str, &str)> = cards
+        .map(|card| (card["kinds"][0].as_str().expect("a kind"), card["name"].as_str().expect("a name")))
         .collect();
-    let want =
-        [("balanced-json", json!(["stopping"])), ("min-p", json!(["sampling"])), ("typical", json!(["acceptance"]))];
-    assert_eq!(cards, want.iter().map(|(name, kinds)| (*name, kinds)).collect::<Vec<_>>());
+    cards.sort_unstable();
+    let want = [
+        ("acceptance", &["entropy-gate", "own-draw", "top-k-lenient", "typical"][..]),
+        ("sampling", &["dry", "min-p", "regex", "top-n-sigma", "watermark"]),
+        ("stopping", &["balanced-json", "budget", "repetition"]),
+    ];
+    let want: Vec<_> = want.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, *name))).collect();
+    assert_eq!(cards, want);
     for card in list["data"].as_array().expect("cards") {
         let digest = card["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
         assert!(digest.len() == 64 && card["bytes"].as_u64().is_some_and(|bytes| bytes > 1000), "{card}");
@@ -116,6 +119,72 @@ async fn typical_acceptance_says_that_it_is_lossy_and_reproduces_when_asked_to()
         );
     }
     assert!(deviations > 0, "three questions without one unlikely token");
+}
+
+#[tokio::test]
+async fn several_plugins_apply_in_order_whole_or_streamed_and_for_every_choice() {
+    let server = Server::shared();
+    let plugins = json!([
+        {"name": "dry", "config": {"allowed": 1}},
+        {"name": "watermark", "config": {"key": 11}},
+        {"name": "budget", "config": {"tokens": 8, "grace": 12}},
+    ]);
+    let request = with(&question(2), json!({"temperature": 1.0, "plugins": plugins}));
+    let plain = server.whole(CHAT, &with(&request, json!({"speculation": {"method": "none"}}))).await;
+    for method in METHODS {
+        let request = with(&request, json!({"speculation": {"method": method}}));
+        let whole = server.whole(CHAT, &request).await;
+        assert_eq!((&whole.text, &whole.finish_reason), (&plain.text, &plain.finish_reason), "{method}");
+        let costs: Vec<(&str, &str, u64)> =
+            whole.report.plugins.iter().map(|c| (c.name.as_str(), c.kind.as_str(), c.failures)).collect();
+        assert_eq!(costs, [("dry", "sampling", 0), ("watermark", "sampling", 0), ("budget", "stopping", 0)]);
+        let two = server.post(CHAT, &with(&request, json!({"n": 2}))).await.json();
+        assert_eq!(two["choices"][0]["message"]["content"], json!(plain.text), "{method}");
+        assert_ne!(two["choices"][1]["message"]["content"], json!(plain.text), "another choice, another noise");
+    }
+}
+
+#[tokio::test]
+async fn a_watermark_is_found_by_its_key_alone() {
+    let server = Server::shared();
+    let mut text = String::new();
+    for i in 0..4 {
+        let marked = json!({"temperature": 1.0, "max_tokens": 96, "ignore_eos": true,
+            "plugins": [{"name": "watermark", "config": {"key": 99, "delta": 6.0}}]});
+        text.push_str(&server.whole(CHAT, &with(&question(i), marked)).await.text);
+    }
+    let folder = Folder::new();
+    folder.write("answer.txt", text.as_bytes());
+    let z = |key: &str| {
+        let told = watermark(&["--key", key, &format!("{}/answer.txt", folder.text())]);
+        let z = told.split("z = ").nth(1).and_then(|rest| rest.split(',').next()?.parse::<f64>().ok());
+        z.unwrap_or_else(|| panic!("no z in {told}"))
+    };
+    assert!(z("99") > 4.0, "{}", z("99"));
+    assert!(z("98").abs() < 4.0, "{}", z("98"));
+}
+
+#[tokio::test]
+async fn an_answer_has_the_format_asked_for_in_every_method() {
+    let server = Server::shared();
+    let schema = json!({
+        "type": "object",
+        "properties": {"tool": {"enum": ["ss", "lsof", "netstat"]}, "sure": {"type": "boolean"}},
+        "required": ["tool", "sure"],
+        "additionalProperties": false
+    });
+    let format = json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}});
+    let request = with(&question(0), json!({"temperature": 1.0, "max_tokens": 60, "response_format": format}));
+    let plain = server.whole(CHAT, &with(&request, json!({"speculation": {"method": "none"}}))).await;
+    let value: Value = serde_json::from_str(&plain.text).unwrap_or_else(|error| panic!("{error}: {}", plain.text));
+    assert!(value["tool"].is_string() && value["sure"].is_boolean(), "{value}");
+    for method in METHODS {
+        let answer = server.whole(CHAT, &with(&request, json!({"speculation": {"method": method}}))).await;
+        assert_eq!((&answer.text, answer.report.lossless), (&plain.text, true), "{method}");
+    }
+    let object = json!({"max_tokens": 16, "response_format": {"type": "json_object"}});
+    let answer = server.whole(CHAT, &with(&question(1), object)).await;
+    assert!(answer.text.trim_start().starts_with('{'), "{}", answer.text);
 }
 
 #[tokio::test]

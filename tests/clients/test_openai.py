@@ -106,7 +106,7 @@ def test_a_bad_field_is_a_bad_request(ask):
         ({"temperature": 3}, "temperature"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"extra_body": {"best_of": 2}}, "best_of"),
         ({"n": 99}, "n"),
         ({"messages": []}, "messages"),

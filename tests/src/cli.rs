@@ -1,4 +1,4 @@
-//! `specula generate` and `specula exactness` as a user runs them.
+//! `specula generate`, `specula exactness` and `specula watermark` as a user runs them.
 
 use std::process::{Command, Output};
 
@@ -74,6 +74,14 @@ pub fn exactness(args: &[&str]) -> Value {
     assert!(output.status.success(), "specula exactness {args:?}: {}: {told}", output.status);
     let counts = std::fs::read(folder.path().join("exactness.json")).expect("the counts");
     serde_json::from_slice(&counts).expect("JSON")
+}
+
+/// Runs `specula watermark` with more arguments; it must succeed. Gives what it prints.
+pub fn watermark(args: &[&str]) -> String {
+    let output = run(&[&["watermark"], args].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "specula watermark {args:?}: {}: {told}", output.status);
+    String::from_utf8(output.stdout).expect("reports are UTF-8")
 }
 
 fn run(args: &[&str]) -> Output {

@@ -20,7 +20,7 @@ mod wait;
 pub use answer::Answer;
 pub use binary::specula;
 pub use browser::Browser;
-pub use cli::{Generated, bench, exactness, generate, refused, refused_bench};
+pub use cli::{Generated, bench, exactness, generate, refused, refused_bench, watermark};
 pub use exposition::Exposition;
 pub use folder::Folder;
 pub use http::{CHAT, Reply, TEXT};

@@ -201,7 +201,7 @@ impl Settings {
     fn plugins(&self, loaded: &[String]) -> Result<Vec<PluginChoice>, Invalid> {
         let chosen = loaded.iter().filter_map(|name| Some((name, self.plugins.get(name)?)));
         let choice = |(name, setting): (&String, &PluginSetting)| match config(&setting.config) {
-            Ok(config) => Ok(PluginChoice { name: name.clone(), config }),
+            Ok(config) => Ok(PluginChoice { name: name.clone(), config, on_failure: None }),
             Err(reason) => Err(Invalid { id: config_id(name), message: format!("Configuration of {name}: {reason}") }),
         };
         chosen.filter(|(_, setting)| setting.enabled).map(choice).collect()

@@ -4,10 +4,11 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
-use specula_decoding::{EndConditions, Ends, ModelError, TokenBytes, TokenId};
+use specula_decoding::{EndConditions, Ends, ModelError, Rule, TokenBytes, TokenId};
+use specula_grammar::{GrammarError, Grammars};
 use specula_models::{
     ChatMessage, ChatTemplate, Cores, Latency, LoadedModel, ModelThread, Resized, Simulated, Tokenizer, check_pair,
 };
@@ -23,7 +24,7 @@ use crate::event::Event;
 use crate::learned::Learned;
 use crate::plugins::Plugged;
 use crate::report::Totals;
-use crate::request::{Request, RequestError, RequestSpec};
+use crate::request::{OutputFormat, Request, RequestError, RequestSpec};
 use crate::sequence::Channel;
 use crate::settings::{MAX_WINDOW, Method, Settings};
 use crate::target_thread::{self, Admitted, TargetThread};
@@ -140,6 +141,8 @@ struct Shared {
     end_tokens: Vec<TokenId>,
     plugins: Arc<Registry>,
     plugin_model: ModelInfo,
+    /// Made for the first request that asks for a format.
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
     places: Places,
     queue: SyncSender<Admitted>,
     draining: AtomicBool,
@@ -241,6 +244,7 @@ impl Engine {
             plan,
             plugins,
             plugin_model,
+            grammars: OnceLock::new(),
             places,
             queue,
             draining: AtomicBool::new(false),
@@ -322,9 +326,30 @@ impl Engine {
         if let Some(bad) = spec.prompt.iter().find(|t| **t as usize >= facts.vocab_size) {
             return Err(check::out_of_bounds("prompt", &format!("token ids 0..{}", facts.vocab_size), bad));
         }
-        let plugged = Plugged::open(&self.shared.plugins, &self.shared.plugin_model, &spec.plugins, &spec.prompt)?;
-        let RequestSpec { prompt, ignore_eos, echo, .. } = spec;
-        Ok(Request { prompt, max_tokens, ignore_eos, logprobs, echo, sampling, stop, settings, plugged })
+        let mut plugged = Plugged::open(&self.shared.plugins, &self.shared.plugin_model, &spec.plugins, &spec.prompt)?;
+        if let Some(format) = &spec.format {
+            // First, so that plugins see what is left to choose from.
+            plugged.rules.insert(0, self.format_rule(format)?);
+        }
+        let RequestSpec { prompt, ignore_eos, echo, exact_only, .. } = spec;
+        Ok(Request { prompt, max_tokens, ignore_eos, logprobs, echo, sampling, stop, settings, plugged, exact_only })
+    }
+
+    /// The rule that holds a text to its format.
+    fn format_rule(&self, format: &OutputFormat) -> Result<Box<dyn Rule>, RequestError> {
+        let shared = &self.shared;
+        let grammars = shared
+            .grammars
+            .get_or_init(|| Grammars::new(shared.tokenizer.bytes(), shared.facts.vocab_size, &shared.end_tokens));
+        let rule = grammars.as_ref().map_err(Clone::clone).and_then(|grammars| match format {
+            OutputFormat::JsonObject => grammars.json_object(),
+            OutputFormat::JsonSchema(schema) => grammars.json_schema(schema),
+        });
+        rule.map_err(|error| RequestError {
+            field: "response_format".into(),
+            code: "format_refused",
+            message: format!("`response_format`: {error}"),
+        })
     }
 
     /// A seed for a request that names none; told with the answer, so that it can be asked for again.

@@ -13,6 +13,7 @@ mod draft_worker;
 mod drafting;
 mod engine;
 mod event;
+mod failure;
 mod learned;
 mod plugins;
 mod rates;
@@ -29,6 +30,7 @@ pub use engine::{Engine, EngineConfig, EventStream, Metrics, ModelFacts, PluginF
 pub use event::{
     Event, Failure, Finished, LaneKind, Message, MessageKind, Origin, PromptToken, Round, Span, Started, Token,
 };
+pub use failure::OnFailure;
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
-pub use request::{LogProbsSpec, PluginSpec, Request, RequestError, RequestSpec};
+pub use request::{LogProbsSpec, OutputFormat, PluginSpec, Request, RequestError, RequestSpec};
 pub use settings::{LookAhead, MAX_WINDOW, Method, Roots, Settings, SettingsSpec, allocation_name};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use specula_decoding::{Acceptance, PolicyError, Rule, Stopping, TokenId};
 use specula_policies::{Kind, ModelInfo, PluginUse, Registry};
 
+use crate::failure::{Failures, Guarded, GuardedStopping, OnFailure};
 use crate::report::PluginCost;
 use crate::request::{PluginSpec, RequestError};
 
@@ -14,12 +15,21 @@ pub(crate) struct Plugged {
     pub(crate) rules: Vec<Box<dyn Rule>>,
     pub(crate) acceptance: Option<Box<dyn Acceptance>>,
     pub(crate) stopping: Vec<Box<dyn Stopping>>,
-    uses: Vec<(String, Arc<PluginUse>)>,
+    /// What their failure policies came to.
+    pub(crate) failures: Failures,
+    uses: Vec<Used>,
+}
+
+/// A plugin in one of its kinds, and what that cost.
+struct Used {
+    name: String,
+    kind: Kind,
+    counts: Arc<PluginUse>,
 }
 
 impl std::fmt::Debug for Plugged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.uses.iter().map(|u| &u.0)).finish()
+        f.debug_list().entries(self.uses.iter().map(|used| &used.name)).finish()
     }
 }
 
@@ -40,24 +50,28 @@ impl Plugged {
                 message: format!("`plugins[{i}]`: {error}"),
             };
             for kind in &plugin.info().kinds {
-                match kind {
+                let policy = spec.on_failure.unwrap_or_else(|| default_policy(*kind));
+                let failures = plugged.failures.clone();
+                let counts = match kind {
                     Kind::Acceptance if plugged.acceptance.is_some() => return Err(second_acceptance(i, &spec.name)),
                     Kind::Acceptance => {
                         let opened = plugin.open_acceptance(model, &spec.config, prompt).map_err(failed)?;
-                        plugged.acceptance = Some(opened.policy);
-                        plugged.uses.push((spec.name.clone(), opened.usage));
+                        plugged.acceptance = Some(Box::new(Guarded::new(opened.policy, policy, failures)));
+                        opened.usage
                     }
                     Kind::Sampling => {
                         let opened = plugin.open_sampling(model, &spec.config, prompt).map_err(failed)?;
-                        plugged.rules.push(opened.policy);
-                        plugged.uses.push((spec.name.clone(), opened.usage));
+                        plugged.rules.push(Box::new(Guarded::new(opened.policy, policy, failures)));
+                        opened.usage
                     }
                     Kind::Stopping => {
                         let opened = plugin.open_stopping(model, &spec.config).map_err(failed)?;
-                        plugged.stopping.push(opened.policy);
-                        plugged.uses.push((spec.name.clone(), opened.usage));
+                        let guarded = Guarded::new(opened.policy, policy, failures);
+                        plugged.stopping.push(Box::new(GuardedStopping { name: spec.name.clone(), guarded }));
+                        opened.usage
                     }
-                }
+                };
+                plugged.uses.push(Used { name: spec.name.clone(), kind: *kind, counts });
             }
         }
         Ok(plugged)
@@ -70,18 +84,30 @@ impl Plugged {
 
     /// What each plugin cost so far; times rounded to 10 µs, so that they tell nothing finer.
     pub(crate) fn costs(&self) -> Vec<PluginCost> {
-        let cost = |(name, used): &(String, Arc<PluginUse>)| PluginCost {
-            name: name.clone(),
-            calls: used.calls(),
-            fuel: used.fuel(),
-            micros: used.micros().next_multiple_of(10),
+        let cost = |used: &Used| PluginCost {
+            name: used.name.clone(),
+            kind: used.kind.as_str(),
+            calls: used.counts.calls(),
+            fuel: used.counts.fuel(),
+            micros: used.counts.micros().next_multiple_of(10),
+            failures: used.counts.failures(),
         };
         self.uses.iter().map(cost).collect()
     }
 
     /// Name, calls, fuel, microseconds and failures of each plugin.
     pub(crate) fn counters(&self) -> impl Iterator<Item = (&str, [u64; 4])> {
-        self.uses.iter().map(|(name, u)| (name.as_str(), [u.calls(), u.fuel(), u.micros(), u.failures()]))
+        let counts = |u: &PluginUse| [u.calls(), u.fuel(), u.micros(), u.failures()];
+        self.uses.iter().map(move |used| (used.name.as_str(), counts(&used.counts)))
+    }
+}
+
+/// An acceptance policy can be done without, for own draw is always there; dropping a constraint in silence would be worse
+/// than an error.
+fn default_policy(kind: Kind) -> OnFailure {
+    match kind {
+        Kind::Acceptance => OnFailure::Fallback,
+        Kind::Sampling | Kind::Stopping => OnFailure::Fail,
     }
 }
 

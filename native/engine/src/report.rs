@@ -199,17 +199,23 @@ impl Report {
 pub struct PluginCost {
     /// Its name.
     pub name: String,
+    /// `acceptance`, `sampling` or `stopping`; a plugin that is several has an entry for each.
+    pub kind: &'static str,
     /// Calls made.
     pub calls: u64,
     /// Fuel used.
     pub fuel: u64,
     /// Wall clock in its calls, microseconds, rounded to 10.
     pub micros: u64,
+    /// Calls that ended in an error.
+    pub failures: u64,
 }
 
 /// A failure that the request survived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
+    /// The plugin that failed.
+    pub plugin: String,
     /// Stable code.
     pub code: String,
     /// For a person.

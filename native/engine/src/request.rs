@@ -3,6 +3,7 @@
 use serde_json::Value;
 use specula_decoding::{Sampling, TokenId};
 
+use crate::failure::OnFailure;
 use crate::plugins::Plugged;
 use crate::settings::{Settings, SettingsSpec};
 
@@ -50,6 +51,19 @@ pub struct RequestSpec {
     pub deterministic: bool,
     /// Plugins in the order they apply.
     pub plugins: Vec<PluginSpec>,
+    /// What the text must be; `None`: anything.
+    pub format: Option<OutputFormat>,
+    /// Acceptance policies may keep no more than own draw would: nothing they answer can change the text.
+    pub exact_only: bool,
+}
+
+/// What a text must be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OutputFormat {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON of this schema.
+    JsonSchema(Value),
 }
 
 /// Which log-probabilities to tell.
@@ -68,6 +82,8 @@ pub struct PluginSpec {
     pub name: String,
     /// JSON object.
     pub config: Value,
+    /// What follows its failure; `None`: `fallback` for acceptance, `fail` for sampling and stopping.
+    pub on_failure: Option<OnFailure>,
 }
 
 /// A checked generation with its plugins opened, ready to be submitted.
@@ -82,6 +98,7 @@ pub struct Request {
     pub(crate) stop: Vec<String>,
     pub(crate) settings: Settings,
     pub(crate) plugged: Plugged,
+    pub(crate) exact_only: bool,
 }
 
 /// A field that cannot be as asked.

@@ -32,7 +32,7 @@ use crate::event::{Event, Failure, Finished, LaneKind, Message, PromptToken, Spa
 use crate::learned::Learned;
 use crate::plugins::Plugged;
 use crate::rates::Rates;
-use crate::report::{Report, Totals, Warning};
+use crate::report::{Report, Totals};
 use crate::request::{LogProbsSpec, Request};
 use crate::settings::{Method, Roots, Settings};
 
@@ -106,6 +106,7 @@ pub(crate) struct Sequence {
     full_since: Option<Instant>,
     report: Report,
     plugged: Plugged,
+    exact_only: bool,
     logprobs: Option<LogProbsSpec>,
     /// The prompt's tokens, as far as they are prefilled, until they are told; `None` if nobody asked.
     echo: Option<Vec<PromptToken>>,
@@ -169,7 +170,7 @@ struct Passed {
 impl Sequence {
     pub(crate) fn new(birth: Birth, learned: &mut Learned) -> Result<Self, Failure> {
         let Birth { id, request, model, ends, draft: worker, channel, row_invariant } = birth;
-        let Request { prompt, sampling, settings, mut plugged, logprobs, echo, .. } = request;
+        let Request { prompt, sampling, settings, mut plugged, logprobs, echo, exact_only, .. } = request;
         let rules = std::mem::take(&mut plugged.rules);
         let acceptance = plugged.acceptance.take();
         let exit_chain = Chain::new(sampling.slack(), &prompt, Vec::new());
@@ -211,6 +212,7 @@ impl Sequence {
             full_since: None,
             report,
             plugged,
+            exact_only,
             logprobs,
             echo: echo.then(Vec::new),
             lanes: Vec::new(),
@@ -259,7 +261,13 @@ impl Sequence {
                 self.finish(Some(reason));
                 Turn::Over(Outcome::Finished)
             }
-            Err(trouble) => self.fail(trouble.into()),
+            Err(trouble) => match self.plugged.failures.end() {
+                Some(reason) => {
+                    self.finish(Some(reason));
+                    Turn::Over(Outcome::Finished)
+                }
+                None => self.fail(trouble.into()),
+            },
         }
     }
 
@@ -307,6 +315,7 @@ impl Sequence {
     fn finish(&mut self, reason: Option<FinishReason>) {
         self.report.total_us = self.clock.at(Instant::now());
         self.report.plugins = self.plugged.costs();
+        self.report.warnings = self.plugged.failures.warnings();
         let finished = Finished {
             reason,
             prompt_tokens: self.prompt_tokens,
@@ -396,13 +405,6 @@ impl Sequence {
         Ok(Passed { rows, exit, began, exited, ended: Instant::now() })
     }
 
-    fn warn(&mut self, error: PolicyError) {
-        match self.report.warnings.iter_mut().find(|w| w.code == error.code) {
-            Some(warning) => warning.count += 1,
-            None => self.report.warnings.push(Warning { message: error.to_string(), code: error.code, count: 1 }),
-        }
-    }
-
     /// Cuts everything back to the verdict, moves all state, tells draft and owner.
     fn commit(
         &mut self,
@@ -417,6 +419,8 @@ impl Sequence {
         let begin = Instant::now();
         let judged = self.ends.judge(&tokens)?;
         self.called_plugins(begin);
+        // These tokens stay, even if a plugin fails when it hears of them.
+        let mut moved = Ok(());
         tokens.truncate(judged.kept);
         self.learn(proposed, passed, accepted, learned);
         self.text.extend_from_slice(&tokens);
@@ -427,18 +431,14 @@ impl Sequence {
                 return Err(ModelError("the target's cache does not hold the committed text".into()).into());
             }
             let begin = Instant::now();
-            self.chain.commit(&tokens)?;
-            self.exit_chain.commit(&tokens)?;
-            if let Some(Err(error)) = self.acceptance.as_mut().map(|policy| policy.commit(&tokens)) {
-                self.warn(error);
-            }
+            moved = self.move_rules(&tokens);
             self.called_plugins(begin);
         }
         self.last_pass = Some((passed.began, Instant::now()));
         self.keep_pace(tokens.len(), exact_micros(began.elapsed()), learned);
         let method = self.now.method;
         self.choose(learned);
-        if judged.reason.is_none() {
+        if judged.reason.is_none() && moved.is_ok() {
             self.tell_draft(&tokens, method.rolls_out(), learned)?;
         }
         self.count(proposed, passed, accepted, judged.kept);
@@ -446,7 +446,15 @@ impl Sequence {
         let event = self.round_event((proposed, method), passed, accepted, (tokens, judged.pieces, read));
         // A turn begins only with room for this.
         let _ = self.channel.events.try_send(Event::Round(event));
+        moved?;
         Ok(judged.reason)
+    }
+
+    /// Tells rules and acceptance policy what was committed.
+    fn move_rules(&mut self, tokens: &[TokenId]) -> Result<(), PolicyError> {
+        self.chain.commit(tokens)?;
+        self.exit_chain.commit(tokens)?;
+        self.acceptance.as_mut().map_or(Ok(()), |policy| policy.commit(tokens))
     }
 
     /// Takes in what the round told of costs and guesses.

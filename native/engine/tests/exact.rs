@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use common::{ask, engine, generate, plugin, questions};
 use serde_json::json;
-use specula_engine::{Engine, LogProbsSpec, RequestSpec};
+use specula_decoding::FinishReason;
+use specula_engine::{Engine, LogProbsSpec, OutputFormat, RequestSpec};
 
 /// One for all tests of this file: two of them at once would fight for the cores.
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| engine(4));
@@ -101,6 +102,72 @@ fn with_every_sampling_parameter_and_a_sampling_plugin() {
         spec.plugins = vec![plugin("min-p", json!({"min_p": 0.05}))];
     });
     assert!(compared > 100, "{compared}");
+}
+
+#[test]
+fn with_several_rules_and_criteria_in_order() {
+    let compared = compare(&questions(3), |spec| {
+        spec.plugins = vec![
+            plugin("dry", json!({"allowed": 1})),
+            plugin("watermark", json!({"key": 7, "delta": 1.0})),
+            plugin("top-n-sigma", json!({"n": 1.5})),
+            plugin("repetition", json!({"times": 2, "tokens": 8})),
+            plugin("budget", json!({"tokens": 16})),
+        ];
+    });
+    assert!(compared > 100, "{compared}");
+    let compared = compare(&questions(3), |spec| {
+        spec.plugins = vec![plugin("regex", json!({"pattern": "([A-Za-z ]+[.,:]\\n?)+"}))];
+    });
+    assert!(compared > 100, "{compared}");
+}
+
+/// The grammar's state follows every window and comes back.
+#[test]
+fn with_a_format() {
+    let change: Change = |spec| {
+        spec.max_tokens = Some(80);
+        spec.format = Some(OutputFormat::JsonSchema(json!({
+            "type": "object",
+            "properties": {
+                "command": {"type": "string", "maxLength": 12},
+                "safe": {"type": "boolean"},
+                "levels": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "maxItems": 3}
+            },
+            "required": ["command", "safe", "levels"],
+            "additionalProperties": false
+        })));
+    };
+    assert!(compare(&questions(3), change) > 100);
+    let mut spec = ask(&ENGINE, &questions(1)[0], "mirror");
+    change(&mut spec);
+    let said = generate(&ENGINE, &spec);
+    let text = said.text();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert!(value["command"].is_string() && value["safe"].is_boolean() && value["levels"].is_array(), "{text}");
+    assert_eq!(said.finished.reason, Some(FinishReason::EndToken));
+}
+
+/// A policy that would keep anything changes nothing where only exact answers are wanted, and nothing forbidden is kept.
+#[test]
+fn exactness_does_not_rest_on_acceptance_policies() {
+    let lenient = || vec![plugin("top-k-lenient", json!({"k": 64, "ratio": 0.0}))];
+    let compared = compare(&questions(3), |spec| {
+        spec.exact_only = true;
+        spec.plugins = vec![plugin("top-k-lenient", json!({"k": 64, "ratio": 0.0}))];
+    });
+    assert!(compared > 100, "{compared}");
+    let mut deviations = 0;
+    for (i, question) in questions(4).iter().enumerate() {
+        let mut spec = ask(&ENGINE, question, "sps");
+        (spec.temperature, spec.seed, spec.plugins) = (Some(1.0), Some(i as u64), lenient());
+        deviations += generate(&ENGINE, &spec).finished.report.totals.deviations;
+        spec.format =
+            Some(OutputFormat::JsonSchema(json!({"type": "array", "items": {"enum": ["a", 1]}, "maxItems": 9})));
+        let text = generate(&ENGINE, &spec).text();
+        assert!(text.starts_with('[') || text.trim_start().starts_with('['), "{text}");
+    }
+    assert!(deviations > 0, "it would keep anything");
 }
 
 /// Ends and choices that the rounds know nothing of, and log-probabilities as far as their last bit.

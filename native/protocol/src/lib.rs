@@ -11,7 +11,8 @@ pub mod tokens;
 
 pub use report::{EffectiveSettings, PluginCost, PluginStop, Report, Warning};
 pub use request::{
-    GenerateRequest, LogProbsAsked, Message, PluginChoice, Prompt, ResponseFormat, Speculation, Stop, StreamOptions,
+    GenerateRequest, JsonSchemaFormat, LogProbsAsked, Message, PluginChoice, Prompt, ResponseFormat, Speculation, Stop,
+    StreamOptions,
 };
 pub use response::{ApiError, ErrorBody, ModelCard, ModelList, PluginCard, PluginList, Usage};
 pub use stream::{ClientFrame, Lane, LaneSpan, Origin, RoundToken, ServerFrame, Source};

@@ -135,18 +135,24 @@ pub struct PluginStop {
 pub struct PluginCost {
     /// Its name.
     pub name: String,
+    /// `acceptance`, `sampling` or `stopping`; a plugin that is several has an entry for each.
+    pub kind: String,
     /// Calls made.
     pub calls: u64,
     /// Fuel used, in the sandbox's units.
     pub fuel: u64,
     /// Wall-clock time in its calls, in microseconds, rounded to 10.
     pub micros: u64,
+    /// Calls that ended in an error.
+    pub failures: u64,
 }
 
 /// A failure that the request survived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
+    /// The plugin that failed.
+    pub plugin: String,
     /// Stable code.
     pub code: String,
     /// For a person.

@@ -102,7 +102,7 @@ pub struct GenerateRequest {
     /// Completions over HTTP only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub echo: Option<bool>,
-    /// `{"type": "text"}` is the only format.
+    /// What the text must be: anything, a JSON object, or JSON of a schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat>,
     /// Must be empty: there is no tool calling.
@@ -255,13 +255,34 @@ pub enum LogProbsAsked {
 }
 
 /// How the answer is to be formatted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ResponseFormat {
-    /// Only `text`.
-    #[cfg_attr(feature = "openapi", schema(pattern = "^text$"))]
+    /// `text`, `json_object` or `json_schema`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(text|json_object|json_schema)$"))]
     pub r#type: String,
+    /// The schema, for `json_schema`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<JsonSchemaFormat>,
+}
+
+/// JSON of a schema. Keywords that cannot be enforced are refused by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct JsonSchemaFormat {
+    /// The client's name for it; without effect.
+    pub name: String,
+    /// What it is for; without effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// A JSON schema, an object.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub schema: serde_json::Value,
+    /// The schema is always enforced, whatever this says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
 }
 
 /// One stop string or several.
@@ -329,6 +350,11 @@ pub struct PluginChoice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub config: Option<serde_json::Value>,
+    /// What follows its failure: `fallback` (go on without it, with a warning), `fail` (fail the request) or `stop` (end the
+    /// text). Default: `fallback` for acceptance, `fail` for sampling and stopping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(fallback|fail|stop)$"))]
+    pub on_failure: Option<String>,
 }
 
 #[cfg(test)]

@@ -218,11 +218,23 @@ pub fn lane(kind: LaneKind) -> Option<protocol::Lane> {
 }
 
 fn plugin_cost(cost: &specula_engine::PluginCost) -> protocol::PluginCost {
-    protocol::PluginCost { name: cost.name.clone(), calls: cost.calls, fuel: cost.fuel, micros: cost.micros }
+    protocol::PluginCost {
+        name: cost.name.clone(),
+        kind: cost.kind.to_owned(),
+        calls: cost.calls,
+        fuel: cost.fuel,
+        micros: cost.micros,
+        failures: cost.failures,
+    }
 }
 
 fn warning(warning: &specula_engine::Warning) -> protocol::Warning {
-    protocol::Warning { code: warning.code.clone(), message: warning.message.clone(), count: warning.count }
+    protocol::Warning {
+        plugin: warning.plugin.clone(),
+        code: warning.code.clone(),
+        message: warning.message.clone(),
+        count: warning.count,
+    }
 }
 
 fn ms(us: u64) -> f64 {

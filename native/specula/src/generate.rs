@@ -194,12 +194,12 @@ fn request(args: &GenerateArgs) -> Result<GenerateRequest> {
 pub(crate) fn plugin_spec(text: &str) -> Result<PluginSpec> {
     let (name, config) = text.split_once('=').unwrap_or((text, "{}"));
     let config = serde_json::from_str(config).with_context(|| format!("--plugin {name}: configuration is not JSON"))?;
-    Ok(PluginSpec { name: name.to_owned(), config })
+    Ok(PluginSpec { name: name.to_owned(), config, on_failure: None })
 }
 
 fn plugin_choice(text: &str) -> Result<PluginChoice> {
-    let PluginSpec { name, config } = plugin_spec(text)?;
-    Ok(PluginChoice { name, config: Some(config) })
+    let PluginSpec { name, config, .. } = plugin_spec(text)?;
+    Ok(PluginChoice { name, config: Some(config), on_failure: None })
 }
 
 fn report(rounds: Vec<Round>, finished: &Finished) -> Result<Value> {

@@ -13,6 +13,7 @@ mod prompts;
 mod serve;
 mod startup;
 mod train;
+mod watermark;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -39,6 +40,8 @@ enum Command {
     Exactness(exactness::ExactnessArgs),
     /// Make what speculation learns from: tokenizers, targets, drafts, exits.
     Train(train::TrainArgs),
+    /// Tell whether a text bears the mark of the policy `watermark`.
+    Watermark(Box<watermark::WatermarkArgs>),
     /// Tell what this machine and this binary have, and what is missing.
     Doctor(options::EngineArgs),
 }
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Exactness(args) => exactness::run(args),
         Command::Train(args) => train::run(&args),
+        Command::Watermark(args) => watermark::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -94,7 +94,7 @@ impl Sequence {
         }
     }
 
-    /// Asks the acceptance policy; its failure means own draw for this round, and a warning.
+    /// Asks the acceptance policy.
     fn judge(
         &mut self,
         policy: &mut dyn Acceptance,
@@ -116,12 +116,9 @@ impl Sequence {
             stats.push(&rows[i], *token, drawn);
         }
         stats.log_q.truncate(stats.draft.len());
-        match policy.judge(&stats) {
-            Ok(accepted) => Ok(accepted.min(stats.draft.len())),
-            Err(error) => {
-                self.warn(error);
-                Ok(own_accepted)
-            }
-        }
+        // What the rules forbid stays out, whatever the policy would keep.
+        let allowed = stats.log_p.iter().take_while(|log_p| **log_p > f32::NEG_INFINITY).count();
+        let most = if self.exact_only { own_accepted } else { allowed };
+        Ok(policy.judge(&stats)?.min(most))
     }
 }

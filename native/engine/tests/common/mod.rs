@@ -71,7 +71,7 @@ pub(crate) fn ask(engine: &Engine, question: &str, method: &str) -> RequestSpec 
 }
 
 pub(crate) fn plugin(name: &str, config: serde_json::Value) -> PluginSpec {
-    PluginSpec { name: name.into(), config }
+    PluginSpec { name: name.into(), config, on_failure: None }
 }
 
 pub(crate) fn submit(engine: &Engine, spec: &RequestSpec) -> EventStream {

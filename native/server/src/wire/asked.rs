@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use specula_decoding::TokenId;
-use specula_engine::{LogProbsSpec, PluginSpec, RequestError, RequestSpec, SettingsSpec};
+use specula_engine::{LogProbsSpec, OnFailure, OutputFormat, PluginSpec, RequestError, RequestSpec, SettingsSpec};
 use specula_protocol as protocol;
 use specula_protocol::{GenerateRequest, LogProbsAsked, Prompt};
 
@@ -111,15 +111,33 @@ fn logprobs(request: &GenerateRequest) -> Result<Option<LogProbsSpec>, RequestEr
 
 /// What is not offered but may be named to say so.
 fn without_effect(request: &GenerateRequest) -> Result<(), RequestError> {
-    if let Some(format) = request.response_format.as_ref().filter(|format| format.r#type != "text") {
-        let message = format!("`response_format.type` must be `text`. Given: `{}`", errors::clip(&format.r#type));
-        return Err(invalid("response_format.type", message));
-    }
     match &request.tools {
         Some(tools) if !tools.is_empty() => {
             Err(invalid("tools", format!("`tools` must be empty: there is no tool calling. Given: {}", tools.len())))
         }
         _ => Ok(()),
+    }
+}
+
+/// What the text must be.
+fn output_format(request: &GenerateRequest) -> Result<Option<OutputFormat>, RequestError> {
+    let Some(format) = &request.response_format else { return Ok(None) };
+    match (format.r#type.as_str(), &format.json_schema) {
+        ("text", None) => Ok(None),
+        ("json_object", None) => Ok(Some(OutputFormat::JsonObject)),
+        ("json_schema", Some(asked)) => Ok(Some(OutputFormat::JsonSchema(asked.schema.clone()))),
+        ("json_schema", None) => Err(invalid(
+            "response_format.json_schema",
+            "`response_format.json_schema` is needed, with `name` and `schema`".into(),
+        )),
+        ("text" | "json_object", Some(_)) => Err(invalid(
+            "response_format.json_schema",
+            "`response_format.json_schema` needs `response_format.type` to be `json_schema`".into(),
+        )),
+        (other, _) => {
+            let known = "`response_format.type` must be one of text, json_object, json_schema";
+            Err(invalid("response_format.type", format!("{known}. Given: `{}`", errors::clip(other))))
+        }
     }
 }
 
@@ -158,6 +176,8 @@ pub fn spec_without_prompt(request: &GenerateRequest) -> Result<RequestSpec, Req
         speculation: request.speculation.as_ref().map(settings_spec).unwrap_or_default(),
         deterministic: request.deterministic.unwrap_or(false),
         plugins: plugin_specs(request)?,
+        format: output_format(request)?,
+        exact_only: false,
     })
 }
 
@@ -192,15 +212,27 @@ fn settings_spec(asked: &protocol::Speculation) -> SettingsSpec {
 fn plugin_specs(request: &GenerateRequest) -> Result<Vec<PluginSpec>, RequestError> {
     let plugins = request.plugins.iter().flatten().enumerate();
     plugins
-        .map(|(i, plugin)| match &plugin.config {
-            None => Ok(PluginSpec { name: plugin.name.clone(), config: Value::Object(serde_json::Map::new()) }),
-            Some(config @ Value::Object(_)) => Ok(PluginSpec { name: plugin.name.clone(), config: config.clone() }),
-            Some(_) => {
-                let field = format!("plugins[{i}].config");
-                Err(invalid(&field, format!("`{field}` must be an object")))
-            }
+        .map(|(i, plugin)| {
+            let config = match &plugin.config {
+                None => Value::Object(serde_json::Map::new()),
+                Some(config @ Value::Object(_)) => config.clone(),
+                Some(_) => {
+                    let field = format!("plugins[{i}].config");
+                    return Err(invalid(&field, format!("`{field}` must be an object")));
+                }
+            };
+            let on_failure = plugin.on_failure.as_deref().map(|name| on_failure(i, name)).transpose()?;
+            Ok(PluginSpec { name: plugin.name.clone(), config, on_failure })
         })
         .collect()
+}
+
+fn on_failure(i: usize, name: &str) -> Result<OnFailure, RequestError> {
+    OnFailure::from_name(name).ok_or_else(|| {
+        let field = format!("plugins[{i}].on_failure");
+        let known = OnFailure::ALL.map(OnFailure::name).join(", ");
+        invalid(&field, format!("`{field}` must be one of {known}. Given: `{}`", errors::clip(name)))
+    })
 }
 
 pub(crate) fn invalid(field: &str, message: String) -> RequestError {
@@ -224,7 +256,8 @@ mod tests {
             "min_tokens": 2, "ignore_eos": true, "logprobs": 3, "logprobs_mode": "processed", "echo": true,
             "speculation": {"method": "mirror", "window": 5, "exit_layer": 2, "exit_top": 8, "branch_budget": 6, "streams": 1, "look_ahead": "keep",
                             "roots": "both", "allocation": "scored"},
-            "plugins": [{"name": "typical"}]
+            "plugins": [{"name": "typical", "on_failure": "stop"}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array"}}}
         }));
         let spec = spec_without_prompt(&request).expect("valid");
         let want = RequestSpec {
@@ -257,7 +290,13 @@ mod tests {
                 allocation: Some("scored".into()),
             },
             deterministic: true,
-            plugins: vec![PluginSpec { name: "typical".into(), config: serde_json::json!({}) }],
+            plugins: vec![PluginSpec {
+                name: "typical".into(),
+                config: serde_json::json!({}),
+                on_failure: Some(OnFailure::Stop),
+            }],
+            format: Some(OutputFormat::JsonSchema(serde_json::json!({"type": "array"}))),
+            exact_only: false,
         };
         assert_eq!(spec, want);
     }
@@ -269,11 +308,17 @@ mod tests {
             (serde_json::json!({"messages": [], "logprobs": 2}), "logprobs"),
             (serde_json::json!({"messages": [], "top_logprobs": 2}), "top_logprobs"),
             (serde_json::json!({"logprobs_mode": "cooked"}), "logprobs_mode"),
-            (serde_json::json!({"response_format": {"type": "json_object"}}), "response_format.type"),
+            (serde_json::json!({"response_format": {"type": "xml"}}), "response_format.type"),
+            (serde_json::json!({"response_format": {"type": "json_schema"}}), "response_format.json_schema"),
+            (
+                serde_json::json!({"response_format": {"type": "text", "json_schema": {"name": "a", "schema": {}}}}),
+                "response_format.json_schema",
+            ),
             (serde_json::json!({"tools": [{}]}), "tools"),
             (serde_json::json!({"max_tokens": 1, "max_completion_tokens": 1}), "max_completion_tokens"),
             (serde_json::json!({"logit_bias": {"-1": 0.0}}), "logit_bias"),
             (serde_json::json!({"plugins": [{"name": "a"}, {"name": "b", "config": 3}]}), "plugins[1].config"),
+            (serde_json::json!({"plugins": [{"name": "a", "on_failure": "retry"}]}), "plugins[0].on_failure"),
         ] {
             let error = spec_without_prompt(&asked(json)).expect_err(field);
             assert_eq!(error.field, field);

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 use specula_decoding::TokenId;
-use specula_engine::{Engine, LogProbsSpec, PluginSpec, RequestSpec, SettingsSpec};
+use specula_engine::{Engine, LogProbsSpec, OutputFormat, PluginSpec, RequestSpec, SettingsSpec};
 
 use super::told::generate;
 
@@ -38,6 +38,10 @@ pub(crate) const PROFILES: &[Profile] = &[
     Profile { name: "context-end", set: context_end },
     Profile { name: "sampling-plugin", set: |_, spec| plugin(spec, "min-p", json!({"min_p": 0.1})) },
     Profile { name: "stopping-plugin", set: stopping_plugin },
+    Profile { name: "rules-in-order", set: rules_in_order },
+    Profile { name: "regex", set: |_, spec| plugin(spec, "regex", json!({"pattern": "([a-z ]+[.,]\n?)+"})) },
+    Profile { name: "criteria", set: criteria },
+    Profile { name: "format", set: format },
     Profile { name: "deterministic", set: deterministic },
     Profile { name: "everything", set: everything },
 ];
@@ -146,7 +150,7 @@ fn context_end(scene: &Scene<'_>, spec: &mut RequestSpec) -> Result<()> {
 }
 
 fn plugin(spec: &mut RequestSpec, name: &str, config: serde_json::Value) -> Result<()> {
-    spec.plugins.push(PluginSpec { name: name.to_owned(), config });
+    spec.plugins.push(PluginSpec { name: name.to_owned(), config, on_failure: None });
     Ok(())
 }
 
@@ -157,6 +161,32 @@ fn stopping_plugin(scene: &Scene<'_>, spec: &mut RequestSpec) -> Result<()> {
     let brackets = vocabulary.filter(|&id| matches!(bytes.get(id), b"{" | b"}" | b"[" | b"]"));
     spec.logit_bias = brackets.map(|id| (u64::from(id), 8.0)).collect();
     plugin(spec, "balanced-json", json!({}))
+}
+
+/// Three rules, one after the other.
+fn rules_in_order(_: &Scene<'_>, spec: &mut RequestSpec) -> Result<()> {
+    plugin(spec, "dry", json!({"allowed": 1}))?;
+    plugin(spec, "watermark", json!({"key": 7}))?;
+    plugin(spec, "top-n-sigma", json!({"n": 1.5}))
+}
+
+fn criteria(_: &Scene<'_>, spec: &mut RequestSpec) -> Result<()> {
+    plugin(spec, "repetition", json!({"times": 2, "tokens": 6}))?;
+    plugin(spec, "budget", json!({"tokens": 12, "grace": 30}))
+}
+
+fn format(_: &Scene<'_>, spec: &mut RequestSpec) -> Result<()> {
+    spec.format = Some(OutputFormat::JsonSchema(json!({
+        "type": "object",
+        "properties": {
+            "command": {"type": "string", "maxLength": 20},
+            "safe": {"type": "boolean"},
+            "times": {"type": "array", "items": {"type": "integer"}, "maxItems": 3}
+        },
+        "required": ["command", "safe", "times"],
+        "additionalProperties": false
+    })));
+    Ok(())
 }
 
 fn deterministic(_: &Scene<'_>, spec: &mut RequestSpec) -> Result<()> {

@@ -1,5 +1,5 @@
-;; acceptance, judge: deadline
-;; Writes its memory full again and again: little fuel, much time.
+;; acceptance, judge: fuel
+;; Writes its memory full again and again.
 (module
   (import "[export]specula:policy/acceptance@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
   (memory (export "memory") 2)

@@ -3,16 +3,17 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::load_error::LoadError;
 use crate::text::one_line;
 use crate::versions::Version;
+use crate::wrap::wrap;
 use crate::{Kind, Limits};
 
-const PACKAGE: &str = "specula:policy/";
+/// Names of interfaces of policies begin so.
+pub(crate) const PACKAGE: &str = "specula:policy/";
 const IMPORTS: [&str; 3] = ["types", "rows", "context"];
 /// The interface with the schema of the configuration.
 const CONFIGURATION: &str = "configuration";
@@ -42,7 +43,13 @@ pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>,
         let text = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| b"(;".contains(b));
         return Err(if text { LoadError::TextFormat } else { malformed("it does not begin with \\0asm") });
     }
-    let component = if Parser::is_core_wasm(bytes) { Cow::Owned(wrap(bytes)?) } else { Cow::Borrowed(bytes) };
+    let component = if Parser::is_core_wasm(bytes) {
+        validate(bytes)?;
+        let wrapped = wrap(bytes).map_err(|why| malformed(&format!("a core module that cannot be wrapped: {why}")))?;
+        Cow::Owned(wrapped)
+    } else {
+        Cow::Borrowed(bytes)
+    };
     let outline = Outline::read(&component, limits)?;
     validate(&component)?;
     check_imports(&outline.imports)?;
@@ -57,20 +64,9 @@ fn features() -> WasmFeatures {
     WasmFeatures::WASM2 | WasmFeatures::COMPONENT_MODEL | WasmFeatures::MULTI_MEMORY | WasmFeatures::EXTENDED_CONST
 }
 
-/// Makes a component of a core module that carries its interface in a custom section, as compilers leave it.
-fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
-    let encode = || wit_component::ComponentEncoder::default().validate(false).module(module)?.encode();
-    // The encoder was not made for hostile input; a panic of it is one more way of being malformed.
-    match catch_unwind(AssertUnwindSafe(encode)) {
-        Ok(Ok(component)) => Ok(component),
-        Ok(Err(error)) => Err(malformed(&format!("a core module that cannot be wrapped: {error:#}"))),
-        Err(_) => Err(malformed("a core module that cannot be wrapped")),
-    }
-}
-
-fn validate(component: &[u8]) -> Result<(), LoadError> {
-    let Err(error) = Validator::new_with_features(features()).validate_all(component) else { return Ok(()) };
-    if Validator::new_with_features(WasmFeatures::all()).validate_all(component).is_ok() {
+fn validate(bytes: &[u8]) -> Result<(), LoadError> {
+    let Err(error) = Validator::new_with_features(features()).validate_all(bytes) else { return Ok(()) };
+    if Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).is_ok() {
         return Err(LoadError::FeatureNotAllowed(one_line(error.message(), MESSAGE_BYTES)));
     }
     Err(malformed(error.message()))

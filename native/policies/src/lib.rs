@@ -24,6 +24,7 @@ mod ticker;
 mod usage;
 mod versions;
 mod world;
+mod wrap;
 
 pub use limits::{Budget, Limits};
 pub use load_error::LoadError;

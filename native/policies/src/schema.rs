@@ -164,8 +164,9 @@ fn check(schema: &Value, value: &Value, key: &str) -> Result<(), String> {
                 let known = keywords.get("properties").and_then(Value::as_object);
                 let foreign = object.keys().find(|property| known.is_none_or(|known| !known.contains_key(*property)));
                 if let Some(foreign) = foreign {
-                    let known: Vec<&str> =
+                    let mut known: Vec<&str> =
                         known.into_iter().flat_map(|known| known.keys().map(String::as_str)).collect();
+                    known.sort_unstable();
                     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                     return Err(format!("unknown key `{}`; allowed: {known}", beside(key, foreign)));
                 }

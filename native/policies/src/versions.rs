@@ -15,6 +15,10 @@ mod v0_2_test;
 pub(crate) struct Version {
     /// Versions compatible with it begin so.
     prefix: &'static str,
+    /// The interface as text, in the version's first release.
+    wit: &'static str,
+    /// That release.
+    first: &'static str,
     /// Adds what it offers to guests.
     pub(crate) offer: fn(&mut Linker<Host>) -> wasmtime::Result<()>,
     /// The exports of these kinds.
@@ -34,5 +38,11 @@ impl Version {
     /// The version that serves interfaces of the version `text`, if there is one.
     pub(crate) fn of(text: &str) -> Option<&'static Self> {
         VERSIONS.iter().find(|version| text.starts_with(version.prefix))
+    }
+
+    /// The interface under the name of a later release, which has all that the first has.
+    pub(crate) fn interface(&self, release: &str) -> String {
+        let named = |release: &str| format!("package specula:policy@{release};");
+        self.wit.replacen(&named(self.first), &named(release), 1)
     }
 }

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use wit_component::StringEncoding;
-use wit_parser::{LiftLowerAbi, ManglingAndAbi};
 
 /// A guest under `tests/plugins` as a plugin file.
 ///
@@ -38,30 +37,7 @@ pub fn encode(text: &str, world: Option<&str>) -> Vec<u8> {
 /// # Panics
 /// If the text is not WebAssembly, or there is no such interface.
 pub fn encode_with(text: &str, wit: &Path, worlds: &str) -> Vec<u8> {
-    let bytes = wat::parse_str(text).expect("the text is WebAssembly");
-    embed(bytes, wit, worlds)
-}
-
-/// A core module that imports and exports all that a world of the interface has, and does nothing.
-///
-/// # Panics
-/// If there is no such world.
-pub fn hollow(world: &str) -> Vec<u8> {
-    let mut resolve = wit_parser::Resolve::default();
-    let (package, _) = resolve.push_dir(root().join("wasm-plugins/wit")).expect("the interface is readable");
-    let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
-    wit_component::dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync))
-}
-
-/// A core module with the interface of a world in it.
-///
-/// # Panics
-/// If there is no such world.
-pub fn with_interface(module: Vec<u8>, world: &str) -> Vec<u8> {
-    embed(module, &root().join("wasm-plugins/wit"), world)
-}
-
-fn embed(mut bytes: Vec<u8>, wit: &Path, worlds: &str) -> Vec<u8> {
+    let mut bytes = wat::parse_str(text).expect("the text is WebAssembly");
     let mut resolve = wit_parser::Resolve::default();
     let (package, _) = resolve.push_dir(wit).expect("the interface is readable");
     for world in worlds.split('+') {

@@ -51,6 +51,11 @@ impl Shared {
     }
 }
 
+/// What is at the bottom of an error: the pattern's fault.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), cause)
+}
+
 impl Sampling for Regex {
     fn open(model: &ModelInfo, config: &mut Config) -> Result<Self, Fault> {
         let pattern = config.text("pattern", "")?;
@@ -58,7 +63,7 @@ impl Sampling for Regex {
         let limits = dense::Config::new().match_kind(MatchKind::All).dfa_size_limit(Some(1 << 20));
         let syntax = syntax::Config::new().unicode(false).utf8(false);
         let dfa = dense::Builder::new().configure(limits).syntax(syntax).build(&pattern);
-        let dfa = dfa.map_err(|error| fault(error.to_string()))?;
+        let dfa = dfa.map_err(|error| fault(cause(&error)))?;
         let state = dfa.start_state(&start::Config::new().anchored(Anchored::Yes));
         let state = state.map_err(|error| fault(error.to_string()))?;
         let ids: Vec<Token> = (0..model.vocab_size).collect();

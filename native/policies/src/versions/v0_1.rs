@@ -16,7 +16,14 @@ use crate::world::{AcceptanceWorld, Outcome, SamplingWorld, Stop, StoppingWorld,
 
 pub(crate) mod bindings;
 
-pub(crate) const VERSION: Version = Version { prefix: "0.1.", offer, exports, schema };
+pub(crate) const VERSION: Version = Version {
+    prefix: "0.1.",
+    wit: include_str!("../../../../wasm-plugins/wit/policy.wit"),
+    first: "0.1.0",
+    offer,
+    exports,
+    schema,
+};
 
 fn offer(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     bindings::offers::Offers::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)

@@ -21,7 +21,14 @@ mod bindings {
     });
 }
 
-pub(crate) const VERSION: Version = Version { prefix: "0.2.0-test", offer, exports, schema };
+pub(crate) const VERSION: Version = Version {
+    prefix: "0.2.0-test",
+    wit: include_str!("../../tests/wit-0.2.0-test/policy.wit"),
+    first: "0.2.0-test",
+    offer,
+    exports,
+    schema,
+};
 
 fn offer(linker: &mut Linker<Host>) -> Result<()> {
     Acceptor::add_to_linker::<Host, HasSelf<Host>>(linker, |host| host)

@@ -1,0 +1,20 @@
+;; sampling, adjust: ok
+;; Has the host sort rows again and again: next to no fuel, much time. With more rows than here it ends with `deadline`.
+(module
+  (import "specula:policy/rows@0.1.0" "top" (func $top (param i32 i32 i32)))
+  (import "[export]specula:policy/sampling@0.1.0" "[resource-new]session" (func $new-session (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "specula:policy/sampling@0.1.0#open") (param i32 i32 i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/sampling@0.1.0#[constructor]session") (result i32)
+    (call $new-session (i32.const 7)))
+  (func (export "specula:policy/sampling@0.1.0#[method]session.adjust") (param i32 i32 i32 i32) (result i32)
+    (local $i i32)
+    (loop $again (call $top (local.get 3) (i32.const 4096) (i32.const 64))
+      (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 250))))
+    (i32.const 1024))
+  (func (export "specula:policy/sampling@0.1.0#[method]session.commit") (param i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "specula:policy/sampling@0.1.0#[method]session.fork") (param i32) (result i32)
+    (call $new-session (i32.const 7))))

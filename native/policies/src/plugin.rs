@@ -17,8 +17,11 @@ use crate::sandbox::Sandbox;
 use crate::schema::{self, Schema};
 use crate::session::{Forks, Session};
 use crate::stopping::PluginStopping;
+use crate::text::one_line;
 use crate::usage::PluginUse;
 use crate::world::{AcceptanceWorld, SamplingWorld, StoppingWorld};
+
+const MESSAGE_BYTES: usize = 512;
 
 /// What a plugin can be opened as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,7 +172,7 @@ impl Plugin {
     pub(crate) fn load(sandbox: Arc<Sandbox>, name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
         let checked = checks::check(bytes, &sandbox.limits)?;
         let component = compile(&sandbox, &checked.component)?;
-        let mismatch = |error: wasmtime::Error| LoadError::InterfaceMismatch(format!("{error:#}"));
+        let mismatch = |error: wasmtime::Error| LoadError::InterfaceMismatch(told(&error));
         let pre: InstancePre<Host> = sandbox.linker.instantiate_pre(&component).map_err(mismatch)?;
         let exports = (checked.version.exports)(pre.clone(), &checked.kinds).map_err(mismatch)?;
         let schema = checked.configurable.then(|| schema::read(&sandbox, checked.version, pre)).transpose()?;
@@ -288,9 +291,14 @@ fn compile(sandbox: &Sandbox, component: &[u8]) -> Result<Component, LoadError> 
     let compile = || Component::from_binary(&sandbox.engine, component);
     // The compiler makes no promise for hostile input, so a panic of it must not take the server down.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(compile)) {
-        Ok(compiled) => compiled.map_err(|error| LoadError::CompileFailed(format!("{error:#}"))),
+        Ok(compiled) => compiled.map_err(|error| LoadError::CompileFailed(told(&error))),
         Err(_) => Err(LoadError::CompileFailed("the compiler panicked".to_owned())),
     }
+}
+
+/// Wasmtime's words, in which the file's own names may stand.
+fn told(error: &wasmtime::Error) -> String {
+    one_line(&format!("{error:#}"), MESSAGE_BYTES)
 }
 
 fn digest(bytes: &[u8]) -> String {

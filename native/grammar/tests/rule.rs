@@ -118,7 +118,7 @@ fn what_comes_is_json_of_the_schema() {
     let mut whole = 0;
     for seed in 0..20 {
         let tokens = decode(rule(), seed, 0, 400).expect("it decodes");
-        let Some((END | OTHER_END, value)) = tokens.split_last() else { continue };
+        let Some((&(END | OTHER_END), value)) = tokens.split_last() else { continue };
         let text: Vec<u8> = value.iter().flat_map(|token| bytes.get(*token)).copied().collect();
         let text = String::from_utf8(text).expect("JSON is text");
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));

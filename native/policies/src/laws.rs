@@ -277,7 +277,7 @@ impl Trial<'_> {
     /// A text: at random, or of few tokens that come again and again.
     fn text(&self, seed: u64) -> Vec<TokenId> {
         let tokens = self.tokens(OBSERVED, 100 + seed);
-        let few = if seed % 2 == 0 { OBSERVED } else { 1 + seed as usize };
+        let few = if seed.is_multiple_of(2) { OBSERVED } else { 1 + seed as usize };
         (0..OBSERVED).map(|i| tokens[i % few]).collect()
     }
 
@@ -296,9 +296,9 @@ impl Trial<'_> {
             let likely = row.top(4);
             let own = likely[random.next() as usize % likely.len()].0;
             let other = likely[random.next() as usize % likely.len()].0;
-            stats.push(&row, if random.next() % 2 == 0 { own } else { other }, own);
+            stats.push(&row, if random.next().is_multiple_of(2) { own } else { other }, own);
         }
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             stats.log_q = stats.log_p.iter().map(|log_p| log_p * 0.5 - 0.1).collect();
         }
         stats

@@ -199,6 +199,7 @@ fn is_of_type(value: &Value, name: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, clippy::indexing_slicing)]
 mod tests {
     use serde_json::json;
 

@@ -96,6 +96,7 @@ fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

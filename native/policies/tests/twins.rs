@@ -174,7 +174,7 @@ fn text(seed: u64) -> String {
     let marks = b"ab.! \n{}[]\"\\";
     let mut part: String =
         (0..4 + seed as usize % 9).map(|_| char::from(marks[random() as usize % marks.len()])).collect();
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         part = format!("{{\"a\": [{part}x]}} ");
     }
     let mut text: String = (0..12).map(|_| char::from(marks[random() as usize % marks.len()])).collect();

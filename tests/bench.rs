@@ -46,7 +46,8 @@ fn every_file_tells_of_a_padded_target_and_of_every_part() {
     assert_eq!(named("none")["speedup"], 1.0);
     assert_eq!(named("none")["hit_rate"], Value::Null);
     let mirror = named("mirror");
-    assert_eq!(mirror["settings"]["exit_layer"], 8, "half of all layers");
+    let exit = mirror["settings"]["exit_layer"].as_u64().expect("an exit");
+    assert!(exit.is_multiple_of(2), "{exit}: exits of the 8 own layers stand behind every second of the 16");
     assert!(mirror["hit_rate"].is_number() && !mirror["accepted_by_position"].as_array().expect("shares").is_empty());
     let steps: Vec<&str> =
         summary["ablation"].as_array().expect("steps").iter().filter_map(|s| s["step"].as_str()).collect();
@@ -109,7 +110,7 @@ fn refusals_say_what_there_is() {
         (&["--draft-latency", "5"], &["`5`", "5%"]),
         (&["--pad-target", "4"], &["8 layers", "8..=1024", "4"]),
         (&["--max-tokens", "1024"], &["--max-tokens", "1024"]),
-        (&["--setting", "two-devices", "--target-device", "cpu"], &["--setting", "--target-device"]),
+        (&["--setting", "two-devices", "--target-device", "cpu:0"], &["--setting", "--target-device"]),
         (&["--questions", "0"], &["--questions", "0"]),
     ] {
         let told = refused_bench(args);

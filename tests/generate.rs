@@ -134,7 +134,7 @@ fn a_trace_holds_every_lane_in_order() {
         assert_eq!((prefix.1, prefix.2), (exit.0, exit.2), "the exit follows the first layers");
     }
     let said = |name: &str| events.iter().filter(|event| event["name"] == name).count() as u64;
-    assert_eq!(said("proposal"), got.answer.report.rounds, "every round has its window from the draft");
+    assert!(said("proposal") >= got.answer.report.rounds, "every round asks the draft for a window");
     assert_eq!(said("verdict"), got.answer.report.rounds - 1, "every round but the last is told to the draft");
 }
 

@@ -100,6 +100,11 @@ impl Model {
         }
     }
 
+    /// After how many layers the state is the one after `layers` of the model's own: the same number, unless it is padded.
+    pub fn place(&self, layers: usize) -> usize {
+        self.padding.place(layers)
+    }
+
     /// Gives the model streams. Before the first session.
     ///
     /// # Errors

@@ -104,14 +104,14 @@ pub(crate) fn run(mut args: BenchArgs) -> Result<()> {
     stage::place(&mut args.engine, args.setting)?;
     let form =
         Form { layers: args.pad_target, dequantised: args.target_format == TargetFormat::F32, ..Form::default() };
-    let pair = startup::pair_as(&args.engine, form)?;
+    let (target, draft) = startup::pair_as(&args.engine, form)?;
     let setting = args.setting.and_then(|setting| Some(setting.to_possible_value()?.get_name().to_owned()));
-    let mut machine = Machine::new(&args.engine, setting);
+    let mut machine = Machine::new(&args.engine, draft.is_some(), setting);
     let told = (
-        Told::of(&pair.0, args.engine.target.as_deref(), startup::TARGET)?,
-        pair.1.as_ref().map(|draft| Told::of(draft, args.engine.draft.as_deref(), startup::DRAFT)).transpose()?,
+        Told::of(&target, args.engine.target.as_deref(), startup::TARGET)?,
+        draft.map(|draft| Told::of(&draft, args.engine.draft.as_deref(), startup::DRAFT)).transpose()?,
     );
-    let (stages, one_row_ms) = stage::stages(&args.engine, &pair, &args.draft_latency)?;
+    let (stages, one_row_ms) = stage::stages(&args.engine, form, &args.draft_latency)?;
     let (plan, ablation) = plan(&args, questions, &stages)?;
     let (answers, samples) = run::run(&stages, &plan)?;
     (machine.one_row_ms, machine.load_after) = (one_row_ms, conditions::load());

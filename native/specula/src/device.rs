@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use specula_models::{Cores, available_cores};
+use specula_models::{Cores, Latency, available_cores};
 
 /// Where a model runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,27 @@ impl FromStr for Device {
                 Err(format!("device `{text}` is not available in this build; available: cpu, cpu:0, cpu:0-3, cpu:0,2"))
             }
         }
+    }
+}
+
+/// Where a draft runs: on cores, or on a simulated device, which is cores with a wait after every step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DraftDevice {
+    pub(crate) device: Device,
+    pub(crate) latency: Option<Latency>,
+}
+
+impl FromStr for DraftDevice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(simulated) = text.strip_prefix("simulated:") else {
+            return Ok(Self { device: text.parse()?, latency: None });
+        };
+        let Some((latency, device)) = simulated.split_once('@') else {
+            return Err(format!("`{text}` does not say what it stands on: simulated:MILLISECONDS@cpu:1"));
+        };
+        Ok(Self { device: device.parse()?, latency: Some(latency.parse()?) })
     }
 }
 
@@ -130,6 +151,13 @@ mod tests {
         assert_eq!("cpu".parse(), Ok(Device::Cpu));
         assert_eq!(format!("cpu:{first}").parse(), Ok(Device::Cores(vec![first])));
         assert_eq!(list(&[0, 1, 2, 5, 7, 6]), "0-2,5,7,6");
+        let simulated: DraftDevice = format!("simulated:2±0.5@cpu:{first}").parse().expect("valid");
+        assert_eq!(simulated.device, Device::Cores(vec![first]));
+        assert_eq!(simulated.latency, "2±0.5".parse().ok());
+        assert_eq!("cpu".parse(), Ok(DraftDevice::default()));
+        for (name, reason) in [("simulated:2", "stands on"), ("simulated:x@cpu", "`x`"), ("simulated:2@npu", "`npu`")] {
+            assert!(name.parse::<DraftDevice>().is_err_and(|e| e.contains(reason)), "{name}");
+        }
         for name in ["cuda:0", "cpu0", ""] {
             assert!(name.parse::<Device>().is_err_and(|e| e.contains("available: cpu")), "{name}");
         }

@@ -16,7 +16,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     println!("accelerators     none in this build (CPU only)");
     match startup::pair(args) {
         Ok((target, draft)) => {
-            let places = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device));
+            let places = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device.device));
             let config = target.model.config();
             println!(
                 "target           {} ({}, {} layers, {} tokens of context, vocabulary {})",

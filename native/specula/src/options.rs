@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use specula_engine::Method;
 
-use crate::device::Device;
+use crate::device::{Device, DraftDevice};
 
 /// What is served and where it runs.
 #[derive(Args, Clone, Debug, Default)]
@@ -35,9 +35,10 @@ pub(crate) struct EngineArgs {
     /// most 8, and the draft's too while no draft works beside the target and it is quicker so.
     #[arg(long, env = "SPECULA_TARGET_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     pub(crate) target_device: Device,
-    /// Cores of the draft, as for --target-device. `cpu`: the last that the target does not name.
+    /// Cores of the draft, as for --target-device. `cpu`: the last that the target does not name. `simulated:2@cpu:1` or
+    /// `simulated:2±0.5@cpu:1`: those, slowed down by so many milliseconds a step.
     #[arg(long, env = "SPECULA_DRAFT_DEVICE", value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) draft_device: Device,
+    pub(crate) draft_device: DraftDevice,
     /// Folder of plugins (*.wasm) to load beside the shipped ones; a plugin is named after its file.
     #[arg(long, env = "SPECULA_PLUGINS", value_name = "DIR")]
     pub(crate) plugins: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use specula_engine::{Engine, EngineConfig};
-use specula_models::{Exits, Form, LoadedModel, Streams};
+use specula_models::{Exits, Form, Latency, LoadedModel, Streams};
 use specula_policies::{Limits, Registry};
 
 use crate::coverage;
@@ -24,22 +24,28 @@ pub(crate) static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
 
 /// Starts an engine on the models named, else on the embedded pair.
 pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
-    engine_of(args, pair(args)?)
+    engine_of(args, pair(args)?, args.draft_device.latency)
 }
 
-/// Starts an engine on models already loaded.
-pub(crate) fn engine_of(args: &EngineArgs, (target, draft): (LoadedModel, Option<LoadedModel>)) -> Result<Engine> {
+/// Starts an engine on models already loaded; `draft_latency` makes the draft's device a simulated one.
+pub(crate) fn engine_of(
+    args: &EngineArgs,
+    (target, draft): (LoadedModel, Option<LoadedModel>),
+    draft_latency: Option<Latency>,
+) -> Result<Engine> {
     for model in [Some(&target), draft.as_ref()].into_iter().flatten() {
         tracing::info!(model = model.name, by = model.model.computed_by(), "computed");
     }
-    let cores = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device));
+    let cores = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device.device));
+    let coverage = coverage::read(args)?;
     let config = EngineConfig {
+        // Measured by the target's own layers.
+        coverage: coverage.map(|of| of.into_iter().map(|(layer, part)| (target.model.place(layer), part)).collect()),
         target,
         draft,
-        draft_latency: None,
+        draft_latency,
         plugins: Arc::new(plugins(args.plugins.as_deref())?),
         default_method: args.method,
-        coverage: coverage::read(args)?,
         max_running: usize::from(args.max_running),
         max_waiting: usize::from(args.max_waiting),
         cores,

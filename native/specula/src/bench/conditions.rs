@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use specula_models::LoadedModel;
 
 use super::kernels::random::multiplied;
-use crate::options::{Device, EngineArgs};
-use crate::startup;
+use crate::device;
+use crate::options::EngineArgs;
 
 /// What a summary says of its run beside its numbers.
 #[derive(Debug, Serialize)]
@@ -64,15 +64,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(args: &EngineArgs, setting: Option<String>) -> Self {
-        let (target, draft) = startup::cores(args);
-        let device = |core: Option<usize>| core.map_or(Device::Cpu, Device::Core).to_string();
+    pub(crate) fn new(args: &EngineArgs, has_draft: bool, setting: Option<String>) -> Self {
+        let (target, draft) = device::place(&args.target_device, has_draft.then_some(&args.draft_device.device));
+        let cores = |cores: &[usize]| format!("cpu:{}", device::list(cores));
+        let lent =
+            if target.lent.is_empty() { String::new() } else { format!(" (alone also {})", cores(&target.lent)) };
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             processor: processor(),
             setting,
-            target_device: device(target),
-            draft_device: device(draft),
+            target_device: cores(&target.own) + &lent,
+            draft_device: if has_draft { cores(&draft.own) } else { "-".to_owned() },
             slowed_drafts: Vec::new(),
             one_row_ms: None,
             load_before: load(),

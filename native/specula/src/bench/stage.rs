@@ -1,13 +1,14 @@
 //! Where methods are measured: the devices of target and draft, and drafts of simulated latency beside the real one.
 
-use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use specula_engine::Engine;
-use specula_models::LoadedModel;
+use specula_models::{Form, Latency};
 
-use super::run::{Asked, ask};
-use crate::contender::Contender;
-use crate::options::{Device, EngineArgs};
+use crate::device::{Device, DraftDevice};
+use crate::options::EngineArgs;
 use crate::startup;
 
 /// Which cores a method may use. Numbers of different settings are never put into one table.
@@ -32,12 +33,13 @@ impl Setting {
 /// The devices that options and setting come to, put into the options.
 pub(crate) fn place(args: &mut EngineArgs, setting: Option<Setting>) -> Result<()> {
     let Some(setting) = setting else { return Ok(()) };
-    if args.target_device.is_some() || args.draft_device.is_some() {
+    if args.target_device != Device::Cpu || args.draft_device != DraftDevice::default() {
         bail!("--setting says where both models run; leave out --target-device and --draft-device");
     }
     let (target, draft) = setting.devices();
     let device = |name: &str| name.parse::<Device>().map_err(|why| anyhow::anyhow!("--setting: {why}"));
-    (args.target_device, args.draft_device) = (Some(device(target)?), Some(device(draft)?));
+    args.target_device = device(target)?;
+    args.draft_device.device = device(draft)?;
     Ok(())
 }
 
@@ -46,7 +48,7 @@ pub(crate) struct Stage {
     pub(crate) engine: Engine,
     /// c, what a draft step of one row shall cost, as a share of a target pass of one row; `None`: the draft as it is.
     pub(crate) latency: Option<f64>,
-    /// The device that makes it slow; `None` for the draft as it is.
+    /// What makes it slow; `None` for the draft as it is.
     pub(crate) slowed: Option<String>,
 }
 
@@ -61,47 +63,37 @@ fn round(percent: f64) -> f64 {
     (percent * 100.0).round() / 100.0
 }
 
-/// Stages on one pair of models, the draft as it is first; and what a target pass of one row took, in milliseconds, if that
-/// was needed.
-pub(crate) fn stages(
-    args: &EngineArgs,
-    pair: &(LoadedModel, Option<LoadedModel>),
-    latencies: &[f64],
-) -> Result<(Vec<Stage>, Option<f64>)> {
-    let first = Stage { engine: startup::engine_of(args, pair.clone())?, latency: None, slowed: None };
+/// Stages with the draft as it is and with each latency; and what a target pass of one row took, in milliseconds, if that was
+/// needed.
+pub(crate) fn stages(args: &EngineArgs, form: Form, latencies: &[f64]) -> Result<(Vec<Stage>, Option<f64>)> {
+    // Each engine gives the models cores of its own, so none shares them with another.
+    let engine = |latency| startup::engine_of(args, startup::pair_as(args, form)?, latency);
+    let first = Stage { engine: engine(None)?, latency: None, slowed: None };
     if latencies.is_empty() {
         return Ok((vec![first], None));
     }
-    if pair.1.is_none() {
+    let costs = &first.engine.plan().costs;
+    let (Some(pass), Some(step)) = (costs.beside.at(1), costs.step.at(1)) else {
         bail!("--draft-latency needs a draft; name one with --draft");
+    };
+    let mut stages = Vec::new();
+    for &share in latencies {
+        let added = share * pass - step;
+        if added < 0.0 {
+            bail!(
+                "--draft-latency {}%: a step of the draft takes {:.1} % of a target pass by itself; ask for more, or \
+                 measure a larger target",
+                round(share * 100.0),
+                step / pass * 100.0
+            );
+        }
+        let latency = Latency { step: Duration::from_secs_f64(added / 1e6), jitter: Duration::ZERO };
+        let slowed = format!("{:.4} ms a step beside its work", added / 1e3);
+        stages.push(Stage { engine: engine(Some(latency))?, latency: Some(share), slowed: Some(slowed) });
     }
-    let one_row = one_row_ms(&first.engine)?;
-    let below = startup::cores(args).1.map_or(Device::Cpu, Device::Core);
-    let mut stages = vec![first];
-    for &latency in latencies {
-        let device = format!("simulated:{:.4}@{below}", latency * one_row);
-        let parsed = device.parse().map_err(|why| anyhow::anyhow!("--draft-latency: {why}"))?;
-        let slowed = EngineArgs { draft_device: Some(parsed), ..args.clone() };
-        let engine = startup::engine_of(&slowed, pair.clone())?;
-        stages.push(Stage { engine, latency: Some(latency), slowed: Some(device) });
-    }
-    Ok((stages, Some(one_row)))
-}
-
-/// Median of plain decoding's passes over one answer; the first answer only fills caches and pages.
-fn one_row_ms(engine: &Engine) -> Result<f64> {
-    const TOKENS: u64 = 64;
-    let none = Contender::parse("none")?;
-    let history = [("user".to_owned(), "What does tar do?".to_owned())];
-    let asked =
-        Asked { history: &history, contender: &none, temperature: 0.0, max_tokens: TOKENS, seed: 1, plugins: &[] };
-    ask(engine, &asked)?;
-    let (turn, _) = ask(engine, &asked)?;
-    let mut passes: Vec<u64> = turn.parts.iter().map(|round| round.pass()).collect();
-    passes.sort_unstable();
-    let median =
-        passes.get(passes.len() / 2).context("--draft-latency: the target's answer is too short to time it")?;
-    Ok(*median as f64 / 1e3)
+    let one_row_ms = pass / 1e3;
+    stages.insert(0, first);
+    Ok((stages, Some(one_row_ms)))
 }
 
 /// Reads `5%` as 0.05.
@@ -127,10 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_places_both_models_and_allows_no_other_place() {
+    fn a_setting_allows_no_other_place() {
         let mut args = EngineArgs::default();
         place(&mut args, Some(Setting::WholeMachine)).expect("any machine");
-        assert_eq!((args.target_device, args.draft_device), (Some(Device::Cpu), Some(Device::Cpu)));
+        assert_eq!((&args.target_device, &args.draft_device), (&Device::Cpu, &DraftDevice::default()));
+        args.draft_device.device = Device::Cores(vec![0]);
         assert!(place(&mut args, Some(Setting::TwoDevices)).is_err());
         assert!(place(&mut args, None).is_ok());
     }

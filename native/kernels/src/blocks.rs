@@ -1,6 +1,6 @@
-//! Weights of GGUF's K-quants: whole numbers, with a scale (and for Q4_K a least value) for every 16 or 32 inputs of an
+//! Weights of GGUF's K-quants: whole numbers, with a scale (and for Q4_K and Q5_K a least value) for every 16 or 32 inputs of an
 //! output. They are kept exactly and widened where they are multiplied, `w = s · q − m`, to the very f32 that the format
-//! stands for; products are those of dense weights. Layouts: `block_q4_K` and `block_q6_K` in
+//! stands for; products are those of dense weights. Layouts: `block_q4_K`, `block_q5_K` and `block_q6_K` in
 //! <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
 
 use half::f16;
@@ -47,21 +47,9 @@ impl Layout for Q4K {
     const IN_BYTE: usize = 2;
 
     fn unpack(block: &[u8]) -> Unpacked {
-        let (d, least) = (half_at(block, 0), half_at(block, 2));
-        let (six, quants) = (&block[4..16], &block[16..144]);
-        let mut unpacked = Unpacked { q: [0; SUPER], scales: [0.0; 16], least: [0.0; 16] };
-        for i in 0..8 {
-            let (s, m) = match i {
-                0..4 => (six[i] & 63, six[i + 4] & 63),
-                _ => (six[i + 4] & 15 | six[i - 4] >> 6 << 4, six[i + 4] >> 4 | six[i] >> 6 << 4),
-            };
-            unpacked.scales[i] = d * f32::from(s);
-            unpacked.least[i] = least * f32::from(m);
-        }
+        let mut unpacked = six_bit_scales(block);
         for (i, q) in unpacked.q.iter_mut().enumerate() {
-            // Sixty-four inputs share 32 bytes: the first half of them the low bits, the second the high ones.
-            let byte = quants[i / 64 * 32 + i % 32];
-            *q = if i % 64 < 32 { byte & 15 } else { byte >> 4 };
+            *q = four_bits(&block[16..144], i);
         }
         unpacked
     }
@@ -74,6 +62,54 @@ impl Layout for Q4K {
     fn packed(byte: u8, q: u8, column: usize) -> u8 {
         byte | q << (column % 2 * 4)
     }
+}
+
+/// Five bits, 0…31; otherwise as [`Q4K`].
+pub(crate) struct Q5K;
+
+impl Layout for Q5K {
+    const BYTES: usize = 176;
+    const SHARED: usize = 32;
+    const IN_BYTE: usize = 1;
+
+    fn unpack(block: &[u8]) -> Unpacked {
+        let (high, low) = (&block[16..48], &block[48..176]);
+        let mut unpacked = six_bit_scales(block);
+        for (i, q) in unpacked.q.iter_mut().enumerate() {
+            // Each thirty-two inputs have a bit of `high` of their own.
+            *q = four_bits(low, i) | (high[i % 32] >> (i / 32) & 1) << 4;
+        }
+        unpacked
+    }
+
+    #[inline(always)]
+    fn number(byte: u8, _: usize) -> f32 {
+        f32::from(byte)
+    }
+
+    fn packed(_: u8, q: u8, _: usize) -> u8 {
+        q
+    }
+}
+
+/// A block's scales and least values as Q4_K and Q5_K have them: eight of each in six bits, and two halves.
+fn six_bit_scales(block: &[u8]) -> Unpacked {
+    let (d, least, six) = (half_at(block, 0), half_at(block, 2), &block[4..16]);
+    let mut unpacked = Unpacked { q: [0; SUPER], scales: [0.0; 16], least: [0.0; 16] };
+    for i in 0..8 {
+        let (s, m) = match i {
+            0..4 => (six[i] & 63, six[i + 4] & 63),
+            _ => (six[i + 4] & 15 | six[i - 4] >> 6 << 4, six[i + 4] >> 4 | six[i] >> 6 << 4),
+        };
+        unpacked.scales[i] = d * f32::from(s);
+        unpacked.least[i] = least * f32::from(m);
+    }
+    unpacked
+}
+
+/// Sixty-four inputs share 32 bytes: the first half of them the low bits, the second the high ones.
+fn four_bits(bytes: &[u8], i: usize) -> u8 {
+    bytes[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15
 }
 
 /// Six bits, −32…31; scales are products of eight bits and the block's own.

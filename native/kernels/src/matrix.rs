@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::blocks::{Blocks, Layout, Q4K, Q6K, SUPER};
+use crate::blocks::{Blocks, Layout, Q4K, Q5K, Q6K, SUPER};
 use crate::dense::{Bf16, Dense, F16, multiply_tile};
 use crate::isa::Isa;
 use crate::q8::{Q8, TILE};
@@ -14,6 +14,7 @@ pub struct Matrix(Format);
 enum Format {
     Q8(Q8),
     Q4K(Blocks<Q4K>),
+    Q5K(Blocks<Q5K>),
     Q6K(Blocks<Q6K>),
     F32(Dense<f32>),
     F16(Dense<F16>),
@@ -45,6 +46,7 @@ macro_rules! each {
         match &$self.0 {
             Format::Q8($w) => $what,
             Format::Q4K($w) => $what,
+            Format::Q5K($w) => $what,
             Format::Q6K($w) => $what,
             Format::F32($w) => $what,
             Format::F16($w) => $what,
@@ -73,6 +75,15 @@ impl Matrix {
     pub fn q4_k(out: usize, input: usize, bytes: &[u8]) -> Result<Self, ShapeError> {
         expect_blocks::<Q4K>(out, input, bytes, "Q4_K")?;
         Ok(Self(Format::Q4K(Blocks::pack(out, input, bytes))))
+    }
+
+    /// From GGUF's Q5_K blocks, likewise.
+    ///
+    /// # Errors
+    /// As for [`Matrix::q4_k`].
+    pub fn q5_k(out: usize, input: usize, bytes: &[u8]) -> Result<Self, ShapeError> {
+        expect_blocks::<Q5K>(out, input, bytes, "Q5_K")?;
+        Ok(Self(Format::Q5K(Blocks::pack(out, input, bytes))))
     }
 
     /// From GGUF's Q6_K blocks, likewise.
@@ -149,6 +160,7 @@ impl Matrix {
         match &self.0 {
             Format::Q8(w) => w.tile(isa, tile, x.quantized, from, to),
             Format::Q4K(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
+            Format::Q5K(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
             Format::Q6K(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
             Format::F32(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),
             Format::F16(w) => multiply_tile(isa, [w.strip(2 * tile), w.strip(2 * tile + 1)], floats(), to),

@@ -70,8 +70,10 @@ fn every_format(random: &mut Random, out: usize, input: usize) -> Vec<(&'static 
     let mut formats = byte_and_dense_formats(random, out, input);
     if input.is_multiple_of(256) {
         let blocks = out * input / 256;
-        let (four, six) = (k_quants(random, blocks, 144, &[0, 2]), k_quants(random, blocks, 210, &[208]));
+        let (four, five) = (k_quants(random, blocks, 144, &[0, 2]), k_quants(random, blocks, 176, &[0, 2]));
+        let six = k_quants(random, blocks, 210, &[208]);
         formats.push(("q4_k", Matrix::q4_k(out, input, &four).expect("whole blocks")));
+        formats.push(("q5_k", Matrix::q5_k(out, input, &five).expect("whole blocks")));
         formats.push(("q6_k", Matrix::q6_k(out, input, &six).expect("whole blocks")));
     }
     formats
@@ -171,6 +173,7 @@ fn wrong_shapes_are_refused() {
     assert!(Matrix::q8_0(2, 64, &[0; 135]).is_err());
     assert!(Matrix::q4_k(2, 128, &[0; 144]).is_err());
     assert!(Matrix::q4_k(2, 256, &[0; 287]).is_err());
+    assert!(Matrix::q5_k(1, 256, &[0; 177]).is_err());
     assert!(Matrix::q6_k(0, 256, &[]).is_err());
     assert!(Matrix::q6_k(1, 512, &[0; 421]).is_err());
     assert!(Matrix::f32(2, 3, &[0.0; 5]).is_err());

@@ -169,6 +169,7 @@ impl<'a> Weights<'a> {
                 match kind {
                     GgmlDType::Q8_0 => Matrix::q8_0(out, input, &raw),
                     GgmlDType::Q4K => Matrix::q4_k(out, input, &raw),
+                    GgmlDType::Q5K => Matrix::q5_k(out, input, &raw),
                     GgmlDType::Q6K => Matrix::q6_k(out, input, &raw),
                     GgmlDType::F32 => Matrix::f32(out, input, &from_bytes(&raw, f32::from_le_bytes)),
                     GgmlDType::F16 => Matrix::f16(out, input, &from_bytes(&raw, f16::from_le_bytes)),

@@ -47,8 +47,9 @@ fn quantised_files_compute_what_their_numbers_say() {
 /// The kernels widen K-quants to the very numbers of the format's description, which candle's dequantisation follows.
 #[test]
 fn k_quants_have_the_bits_of_their_numbers() {
-    for model in all() {
-        let file = model.gguf_file(q4_k_m);
+    let five: fn(&str) -> GgmlDType = |_| GgmlDType::Q5K;
+    for (model, kind) in all().into_iter().flat_map(|model| [(model.clone(), q4_k_m as _), (model, five)]) {
+        let file = model.gguf_file(kind);
         let label = format!("{}-k-quants", model.name);
         let (packed, dense) = (open_once(&file.write(&label)), open_once(&file.dequantised().write(&label)));
         for model in [&packed, &dense] {

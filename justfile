@@ -20,6 +20,10 @@ test *args:
 clients:
     cargo xtask clients
 
+# Plugins in Rust, JavaScript and Python, as `specula plugin new` makes them
+authors:
+    cargo xtask authors
+
 # Every method against the target alone, under every parameter
 exactness *args:
     cargo xtask exactness {{args}}

@@ -97,6 +97,22 @@ impl Server {
         assert!(status.success(), "{kill}: {status}");
     }
 
+    /// Ends it at once, as a lost machine would.
+    pub fn kill(&self) {
+        let mut process = self.process();
+        process.kill().and_then(|()| process.wait()).expect("it runs");
+    }
+
+    /// Processes that it has started and that still are.
+    pub fn children(&self) -> usize {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.process().id()));
+        let of = |task: std::io::Result<std::fs::DirEntry>| {
+            let path = task.ok()?.path().join("children");
+            Some(std::fs::read_to_string(path).ok()?.split_whitespace().count())
+        };
+        std::fs::read_dir(tasks).expect("Linux tells of threads").filter_map(of).sum()
+    }
+
     /// Waits for its end.
     pub async fn end(&self) -> ExitStatus {
         until("the server's end", async || self.status().is_some()).await;

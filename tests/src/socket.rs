@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use specula_protocol::{ApiError, ServerFrame};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::answer::Answer;
@@ -20,6 +21,20 @@ impl Server {
     pub async fn socket(&self) -> Socket {
         let address = format!("ws://{}/v1/stream", self.address());
         Socket(in_time("the handshake", connect_async(address)).await.expect("the server takes sockets").0)
+    }
+}
+
+impl Server {
+    /// Opens a socket as a browser does that has a key: with sub-protocols.
+    pub async fn socket_with_key(&self, key: &str) -> Socket {
+        let address = format!("ws://{}/v1/stream", self.address());
+        let mut request = address.into_client_request().expect("an address");
+        let offered = format!("specula, key.{key}").parse().expect("a header");
+        request.headers_mut().insert("sec-websocket-protocol", offered);
+        let (socket, answer) = in_time("the handshake", connect_async(request)).await.expect("the key is known");
+        let taken = answer.headers().get("sec-websocket-protocol").map(|taken| taken.as_bytes());
+        assert_eq!(taken, Some(&b"specula"[..]), "a browser wants one of its offers taken");
+        Socket(socket)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::settings::{Limits, Settings};
 use crate::socket::{self, Socket};
 use crate::transcript::{Exchange, Transcript};
-use crate::{dom, listeners, storage};
+use crate::{dom, key, listeners, storage};
 
 thread_local! {
     static APP: RefCell<Option<App>> = const { RefCell::new(None) };
@@ -61,6 +61,10 @@ pub(crate) enum Action {
     Socket(socket::Event),
     /// The served models.
     Models(Result<Vec<ModelCard>, String>),
+    /// A plugin was chosen to be brought to the server.
+    Upload(web_sys::File),
+    /// What became of it.
+    Uploaded(Result<PluginCard, String>),
     /// The loaded plugins.
     Plugins(Result<Vec<PluginCard>, String>),
 }
@@ -74,6 +78,7 @@ struct App {
     chart: Chart,
     controls: Controls,
     plugins: Plugins,
+    upload_report: HtmlElement,
     panel_toggle: HtmlElement,
     settings: Settings,
     limits: Limits,
@@ -113,6 +118,7 @@ pub(crate) fn start() -> Result<(), JsValue> {
         chart: Chart::find()?,
         controls: Controls::find()?,
         plugins: Plugins::find()?,
+        upload_report: dom::by_id("upload-report")?,
         panel_toggle: dom::by_id("panel-toggle")?,
         settings: storage::load(),
         limits: Limits::default(),
@@ -125,6 +131,7 @@ pub(crate) fn start() -> Result<(), JsValue> {
         paint: Closure::new(|| dispatch(Action::Paint)),
         paint_due: false,
     };
+    key::check()?;
     app.controls.show(&app.settings);
     app.composer.focus();
     APP.with_borrow_mut(|slot| *slot = Some(app));
@@ -159,6 +166,8 @@ impl App {
             Action::Paint => self.paint()?,
             Action::Socket(event) => self.socket_event(event)?,
             Action::Models(models) => self.serve(models),
+            Action::Upload(file) => self.upload(&file)?,
+            Action::Uploaded(outcome) => self.uploaded(outcome)?,
             Action::Plugins(plugins) => self.load(plugins),
         }
         Ok(())

@@ -26,6 +26,8 @@ mod dom;
 #[cfg(target_arch = "wasm32")]
 mod facts;
 #[cfg(target_arch = "wasm32")]
+mod key;
+#[cfg(target_arch = "wasm32")]
 mod listeners;
 #[cfg(target_arch = "wasm32")]
 mod lists;
@@ -39,6 +41,8 @@ mod socket;
 mod storage;
 #[cfg(target_arch = "wasm32")]
 mod transcript;
+#[cfg(target_arch = "wasm32")]
+mod upload;
 
 /// Runs when the module is loaded; what it cannot find in the document ends up in the console.
 #[cfg(target_arch = "wasm32")]

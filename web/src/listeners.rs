@@ -2,7 +2,7 @@
 
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::{Element, Event, EventTarget, HtmlElement, KeyboardEvent, ResizeObserver};
+use web_sys::{Element, Event, EventTarget, HtmlElement, HtmlInputElement, KeyboardEvent, ResizeObserver};
 
 use crate::app::{self, Action};
 use crate::dom;
@@ -28,6 +28,15 @@ pub(crate) fn attach() -> Result<(), JsValue> {
     })?;
     dom::listen(&scroll, "scroll", |_| app::dispatch(Action::Scrolled))?;
     dom::listen(&dom::by_id::<EventTarget>("settings")?, "input", |_| app::dispatch(Action::Edited))?;
+    let chosen: HtmlInputElement = dom::by_id("plugin-file")?;
+    let file = chosen.clone();
+    dom::listen(&chosen, "change", move |_| {
+        if let Some(file) = file.files().and_then(|files| files.get(0)) {
+            app::dispatch(Action::Upload(file));
+        }
+        // The same file may be chosen again, once it was built anew.
+        file.set_value("");
+    })?;
     keys()?;
     redraws()
 }

@@ -50,6 +50,11 @@ impl Plugins {
     }
 }
 
+/// Of an uploaded acceptance policy: `exact` or `lossy`.
+fn stamp(card: &PluginCard) -> Option<&String> {
+    Some(&card.report.as_ref()?.stamp.as_ref()?.stamp)
+}
+
 impl Row {
     fn new(root: &HtmlElement, card: &PluginCard, setting: &PluginSetting) -> Self {
         let row = dom::element("div", "plugin");
@@ -59,7 +64,9 @@ impl Row {
         enabled.set_id(&format!("plugin-{}", card.name));
         dom::append(&label, &enabled);
         dom::append(&label, &dom::text("span", "name", &card.name));
-        dom::append(&label, &dom::text("span", "kind", &card.kinds.join(", ")));
+        for word in card.kinds.iter().chain(stamp(card)) {
+            dom::append(&label, &dom::text("span", "kind", word));
+        }
         dom::append(&row, &label);
 
         let config = dom::element("textarea", "");

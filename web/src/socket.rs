@@ -6,7 +6,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{MessageEvent, WebSocket};
 
 use crate::app::{self, Action};
-use crate::dom;
+use crate::{dom, key};
 
 /// Pause before the first attempt to connect again; it doubles up to [`LONGEST_PAUSE_MS`].
 const FIRST_PAUSE_MS: i32 = 500;
@@ -95,7 +95,7 @@ impl Socket {
 
 impl Callbacks {
     fn open(&self, url: &str) -> Result<WebSocket, JsValue> {
-        let connection = WebSocket::new(url)?;
+        let connection = key::open_socket(url)?;
         connection.set_onopen(Some(self.opened.as_ref().unchecked_ref()));
         connection.set_onmessage(Some(self.message.as_ref().unchecked_ref()));
         // A failed attempt is closed too, so that errors need no callback of their own.

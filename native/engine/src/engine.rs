@@ -24,7 +24,7 @@ use crate::event::Event;
 use crate::learned::Learned;
 use crate::plugins::Plugged;
 use crate::report::Totals;
-use crate::request::{OutputFormat, Request, RequestError, RequestSpec};
+use crate::request::{OutputFormat, Request, RequestError, RequestSpec, Tenant};
 use crate::sequence::Channel;
 use crate::settings::{MAX_WINDOW, Method, Settings};
 use crate::target_thread::{self, Admitted, TargetThread};
@@ -326,13 +326,26 @@ impl Engine {
         if let Some(bad) = spec.prompt.iter().find(|t| **t as usize >= facts.vocab_size) {
             return Err(check::out_of_bounds("prompt", &format!("token ids 0..{}", facts.vocab_size), bad));
         }
-        let mut plugged = Plugged::open(&self.shared.plugins, &self.shared.plugin_model, &spec.plugins, &spec.prompt)?;
+        let registry = (&*self.shared.plugins, &*spec.tenant.owner);
+        let mut plugged = Plugged::open(registry, &self.shared.plugin_model, &spec.plugins, &spec.prompt)?;
         if let Some(format) = &spec.format {
             // First, so that plugins see what is left to choose from.
             plugged.rules.insert(0, self.format_rule(format)?);
         }
-        let RequestSpec { prompt, ignore_eos, echo, exact_only, .. } = spec;
-        Ok(Request { prompt, max_tokens, ignore_eos, logprobs, echo, sampling, stop, settings, plugged, exact_only })
+        let RequestSpec { prompt, ignore_eos, echo, exact_only, tenant: Tenant { exact_only: bound, .. }, .. } = spec;
+        Ok(Request {
+            prompt,
+            max_tokens,
+            ignore_eos,
+            logprobs,
+            echo,
+            sampling,
+            stop,
+            settings,
+            plugged,
+            exact_only: exact_only || bound,
+            recorder: None,
+        })
     }
 
     /// The rule that holds a text to its format.
@@ -410,15 +423,14 @@ impl Engine {
         }
     }
 
-    /// Loaded plugins.
-    pub fn plugins(&self) -> Vec<PluginFacts> {
-        let facts = |p: specula_policies::PluginInfo| PluginFacts {
-            name: p.name,
-            kinds: p.kinds.iter().map(|k| k.as_str()).collect(),
-            digest: p.digest,
-            bytes: p.bytes,
-        };
-        self.shared.plugins.list().into_iter().map(facts).collect()
+    /// The model as plugins are told of it.
+    pub fn plugin_model(&self) -> &ModelInfo {
+        &self.shared.plugin_model
+    }
+
+    /// The plugins that requests may name.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.shared.plugins
     }
 
     /// Counters.
@@ -439,17 +451,9 @@ impl Engine {
     }
 }
 
-/// A loaded plugin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginFacts {
-    /// Name for requests.
-    pub name: String,
-    /// `acceptance`, `sampling`, `stopping`.
-    pub kinds: Vec<&'static str>,
-    /// `sha256:…`.
-    pub digest: String,
-    /// Size in bytes.
-    pub bytes: usize,
+fn factory(model: &LoadedModel) -> ModelFactory {
+    let model = model.model.clone();
+    Arc::new(move || model.session())
 }
 
 /// The draft with rows of the target's size, on the device that it is to run on.

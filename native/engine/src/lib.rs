@@ -17,6 +17,7 @@ mod failure;
 mod learned;
 mod plugins;
 mod rates;
+mod recorder;
 mod report;
 mod request;
 mod sequence;
@@ -26,11 +27,11 @@ mod worth;
 
 pub use by_rows::ByRows;
 pub use calibration::{Costs, Coverage, Plan, Reckoned};
-pub use engine::{Engine, EngineConfig, EventStream, Metrics, ModelFacts, PluginFacts, Refused, StartError};
+pub use engine::{Engine, EngineConfig, EventStream, Metrics, ModelFacts, Refused, StartError};
 pub use event::{
     Event, Failure, Finished, LaneKind, Message, MessageKind, Origin, PromptToken, Round, Span, Started, Token,
 };
 pub use failure::OnFailure;
 pub use report::{Offered, PluginCost, Report, Totals, Warning};
-pub use request::{LogProbsSpec, OutputFormat, PluginSpec, Request, RequestError, RequestSpec};
+pub use request::{LogProbsSpec, OutputFormat, PluginSpec, Request, RequestError, RequestSpec, Tenant};
 pub use settings::{LookAhead, MAX_WINDOW, Method, Roots, Settings, SettingsSpec, allocation_name};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use specula_decoding::{Acceptance, PolicyError, Rule, Stopping, TokenId};
-use specula_policies::{Kind, ModelInfo, PluginUse, Registry};
+use specula_policies::{Kind, LoadError, ModelInfo, PluginUse, Registry};
 
 use crate::failure::{Failures, Guarded, GuardedStopping, OnFailure};
 use crate::report::PluginCost;
@@ -36,14 +36,15 @@ impl std::fmt::Debug for Plugged {
 impl Plugged {
     /// Opens plugins in the request's order, each as everything it can be. Their failures are the request's.
     pub(crate) fn open(
-        registry: &Registry,
+        (registry, owner): (&Registry, &str),
         model: &ModelInfo,
         specs: &[PluginSpec],
         prompt: &[TokenId],
     ) -> Result<Self, RequestError> {
         let mut plugged = Self::default();
         for (i, spec) in specs.iter().enumerate() {
-            let plugin = registry.get(&spec.name).ok_or_else(|| unknown(registry, i, &spec.name))?;
+            let found = registry.find(owner, &spec.name).map_err(|error| unnamed(i, &error))?;
+            let plugin = found.ok_or_else(|| unknown((registry, owner), i, &spec.name))?;
             let failed = |error: PolicyError| RequestError {
                 field: format!("plugins[{i}].config"),
                 code: "plugin_refused",
@@ -111,8 +112,16 @@ fn default_policy(kind: Kind) -> OnFailure {
     }
 }
 
-fn unknown(registry: &Registry, i: usize, name: &str) -> RequestError {
-    let names: Vec<String> = registry.list().into_iter().map(|p| p.name).collect();
+fn unnamed(i: usize, error: &LoadError) -> RequestError {
+    RequestError {
+        field: format!("plugins[{i}].name"),
+        code: "bad_plugin_name",
+        message: format!("`plugins[{i}].name`: {error}, and `@` with a version's number or digest if you like"),
+    }
+}
+
+fn unknown((registry, owner): (&Registry, &str), i: usize, name: &str) -> RequestError {
+    let names: Vec<String> = registry.list(owner).into_iter().map(|card| card.name).collect();
     RequestError {
         field: format!("plugins[{i}].name"),
         code: "unknown_plugin",

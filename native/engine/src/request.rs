@@ -1,10 +1,15 @@
 //! What is asked, and what it becomes once checked. Checked once: nothing behind [`Request`] re-asks.
 
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
 use serde_json::Value;
 use specula_decoding::{Sampling, TokenId};
+use specula_policies::RecordedRound;
 
 use crate::failure::OnFailure;
 use crate::plugins::Plugged;
+use crate::recorder::Recorder;
 use crate::settings::{Settings, SettingsSpec};
 
 /// A generation as asked for; `None` takes the default.
@@ -55,6 +60,8 @@ pub struct RequestSpec {
     pub format: Option<OutputFormat>,
     /// Acceptance policies may keep no more than own draw would: nothing they answer can change the text.
     pub exact_only: bool,
+    /// Who asks.
+    pub tenant: Tenant,
 }
 
 /// What a text must be.
@@ -64,6 +71,22 @@ pub enum OutputFormat {
     JsonObject,
     /// JSON of this schema.
     JsonSchema(Value),
+}
+
+/// Who asks for a generation, and what is promised to him.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Whose plugins his names mean first.
+    pub owner: Arc<str>,
+    /// Whether no acceptance policy may keep what the target's own draw would not, whatever it was stamped.
+    pub exact_only: bool,
+}
+
+impl Default for Tenant {
+    /// Whoever is at this machine.
+    fn default() -> Self {
+        Self { owner: "local".into(), exact_only: false }
+    }
 }
 
 /// Which log-probabilities to tell.
@@ -78,7 +101,7 @@ pub struct LogProbsSpec {
 /// A plugin with its configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginSpec {
-    /// Registered name.
+    /// Name, alone or with `@` and a version's number or digest.
     pub name: String,
     /// JSON object.
     pub config: Value,
@@ -99,6 +122,14 @@ pub struct Request {
     pub(crate) settings: Settings,
     pub(crate) plugged: Plugged,
     pub(crate) exact_only: bool,
+    pub(crate) recorder: Option<Recorder>,
+}
+
+impl Request {
+    /// Tells what plugins would see of every round. The text stays the same; the whole window is worked on in every round.
+    pub fn record(&mut self, to: Sender<RecordedRound>) {
+        self.recorder = Some(Recorder::new(to));
+    }
 }
 
 /// A field that cannot be as asked.

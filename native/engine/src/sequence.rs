@@ -32,6 +32,7 @@ use crate::event::{Event, Failure, Finished, LaneKind, Message, PromptToken, Spa
 use crate::learned::Learned;
 use crate::plugins::Plugged;
 use crate::rates::Rates;
+use crate::recorder::Recorder;
 use crate::report::{Report, Totals};
 use crate::request::{LogProbsSpec, Request};
 use crate::settings::{Method, Roots, Settings};
@@ -93,6 +94,9 @@ pub(crate) struct Sequence {
     /// Built-in rules for the early exit's rows.
     exit_chain: Chain,
     acceptance: Option<Box<dyn Acceptance>>,
+    /// Keeps the acceptance policy from keeping what own draw would not.
+    exact_only: bool,
+    recorder: Option<Recorder>,
     ends: Ends,
     worker: Option<DraftWorker>,
     draft: Option<DraftLink>,
@@ -170,7 +174,7 @@ struct Passed {
 impl Sequence {
     pub(crate) fn new(birth: Birth, learned: &mut Learned) -> Result<Self, Failure> {
         let Birth { id, request, model, ends, draft: worker, channel, row_invariant } = birth;
-        let Request { prompt, sampling, settings, mut plugged, logprobs, echo, exact_only, .. } = request;
+        let Request { prompt, sampling, settings, mut plugged, logprobs, echo, exact_only, recorder, .. } = request;
         let rules = std::mem::take(&mut plugged.rules);
         let acceptance = plugged.acceptance.take();
         let exit_chain = Chain::new(sampling.slack(), &prompt, Vec::new());
@@ -201,6 +205,8 @@ impl Sequence {
             choice,
             model,
             acceptance,
+            exact_only,
+            recorder,
             ends,
             worker,
             draft: None,
@@ -368,6 +374,7 @@ impl Sequence {
         let proposed = self.propose(window, learned)?;
         let passed = self.pass(&proposed.tree, learned)?;
         let accepted = self.accept(&proposed, &passed)?;
+        self.record(&proposed, &accepted);
         self.commit(&proposed, &passed, &accepted, (began, learned))
     }
 
@@ -444,6 +451,9 @@ impl Sequence {
         self.count(proposed, passed, accepted, judged.kept);
         let read = self.read_logprobs(&tokens, passed, accepted, judged.reason.as_ref());
         let event = self.round_event((proposed, method), passed, accepted, (tokens, judged.pieces, read));
+        if let Some(recorder) = &mut self.recorder {
+            recorder.committed(&event.tokens);
+        }
         // A turn begins only with room for this.
         let _ = self.channel.events.try_send(Event::Round(event));
         moved?;

@@ -19,19 +19,29 @@ const IMPORTS: [&str; 3] = ["types", "rows", "context"];
 const CONFIGURATION: &str = "configuration";
 const DESCRIPTION_BYTES: usize = 512;
 const MESSAGE_BYTES: usize = 512;
+/// Most interfaces that are told of.
+const INTERFACES: usize = 32;
 
 /// A file that passed.
 pub(crate) struct Checked<'a> {
     /// The component; a core module is wrapped.
     pub(crate) component: Cow<'a, [u8]>,
-    /// What it exports, in the order of [`Kind`].
-    pub(crate) kinds: Vec<Kind>,
-    /// The version that its exports were made for.
-    pub(crate) version: &'static Version,
-    /// Whether it exports `configuration`.
-    pub(crate) configurable: bool,
+    /// What its exports say that it is.
+    pub(crate) offer: Offer,
     /// Its custom section `description`.
     pub(crate) description: Option<String>,
+    /// Names of all interfaces that it exports and imports.
+    pub(crate) interfaces: Vec<String>,
+}
+
+/// What a component says that it is.
+pub(crate) struct Offer {
+    /// The version that its exports were made for.
+    pub(crate) version: &'static Version,
+    /// What it can be opened as, in the order of [`Kind`].
+    pub(crate) kinds: Vec<Kind>,
+    /// Whether it exports `configuration`.
+    pub(crate) configurable: bool,
 }
 
 /// Checks a file.
@@ -53,9 +63,10 @@ pub(crate) fn check<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Checked<'a>,
     let outline = Outline::read(&component, limits)?;
     validate(&component)?;
     check_imports(&outline.imports)?;
-    let (version, kinds) = check_exports(&outline.exports)?;
-    let configurable = outline.exports.iter().any(|e| ours(e).is_some_and(|(name, _)| name == CONFIGURATION));
-    Ok(Checked { component, kinds, version, configurable, description: outline.description })
+    let offer = check_exports(&outline.exports)?;
+    let interfaces = outline.exports.into_iter().chain(outline.imports).take(INTERFACES);
+    let interfaces = interfaces.map(|name| one_line(&name, MESSAGE_BYTES)).collect();
+    Ok(Checked { component, offer, description: outline.description, interfaces })
 }
 
 /// Features that guests may use; everything newer stays off.
@@ -90,8 +101,9 @@ fn check_imports(imports: &[String]) -> Result<(), LoadError> {
 }
 
 /// The kinds exported, all of one version.
-fn check_exports(exports: &[String]) -> Result<(&'static Version, Vec<Kind>), LoadError> {
-    let mut kinds = Vec::new();
+/// Reads what a component is from the names of its exports; other names are passed over.
+pub(crate) fn check_exports(exports: &[String]) -> Result<Offer, LoadError> {
+    let (mut kinds, mut configurable) = (Vec::new(), false);
     let mut spoken: Option<&'static Version> = None;
     for export in exports {
         let Some((interface, text)) = ours(export) else { continue };
@@ -108,10 +120,11 @@ fn check_exports(exports: &[String]) -> Result<(&'static Version, Vec<Kind>), Lo
         }
         spoken = Some(version);
         kinds.extend(kind);
+        configurable |= interface == CONFIGURATION;
     }
     kinds.sort_unstable();
     match spoken {
-        Some(version) if !kinds.is_empty() => Ok((version, kinds)),
+        Some(version) if !kinds.is_empty() => Ok(Offer { version, kinds, configurable }),
         _ => {
             let found: Vec<&str> = exports.iter().map(String::as_str).collect();
             Err(LoadError::ExportMissing(if found.is_empty() { "nothing".into() } else { list(&found) }))

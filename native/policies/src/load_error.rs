@@ -47,15 +47,23 @@ pub enum LoadError {
     /// The compiler refused it.
     #[error("compilation failed: {0}")]
     CompileFailed(String),
+    /// Compiles to more than allowed.
+    #[error("compiles to {bytes} bytes of code, allowed are {limit}; make the plugin simpler or ask for larger limits")]
+    CodeTooLarge {
+        /// Size of the code.
+        bytes: u64,
+        /// Limit.
+        limit: u64,
+    },
     /// The schema that it exports cannot be read, or is none.
     #[error("its configuration's schema: {0}")]
     SchemaRefused(String),
-    /// It broke a law, or failed, in the checks of the laws.
+    /// It broke a law in the checks of the laws, or failed in them or on recorded windows.
     #[error("self-test of {kind}, {check}: {found}")]
     SelfTestFailed {
         /// Kind that was tested.
         kind: &'static str,
-        /// `open`, `pure`, `causal`, `chunk-invariant` or `fork`.
+        /// `open`, `pure`, `causal`, `chunk-invariant` or `fork`; a function; `reference set`.
         check: &'static str,
         /// What was found.
         found: String,
@@ -84,7 +92,7 @@ impl LoadError {
             Self::VersionUnknown(_) => "version-unknown",
             Self::ExportMissing(_) => "export-missing",
             Self::InterfaceMismatch(_) => "interface-mismatch",
-            Self::CompileFailed(_) => "compile-failed",
+            Self::CompileFailed(_) | Self::CodeTooLarge { .. } => "compile-failed",
             Self::SchemaRefused(_) => "schema-refused",
             Self::SelfTestFailed { .. } => "self-test-failed",
             Self::BadName(_) => "bad-name",

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use specula_decoding::{Acceptance, PolicyError, Rule, Stopping, TokenBytes, TokenId};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::acceptance::PluginAcceptance;
-use crate::checks;
+use crate::checks::{self, Checked, Offer};
+use crate::digest::digest;
 use crate::host::Host;
 use crate::load_error::LoadError;
 use crate::sampling::PluginRule;
@@ -24,7 +25,8 @@ use crate::world::{AcceptanceWorld, SamplingWorld, StoppingWorld};
 const MESSAGE_BYTES: usize = 512;
 
 /// What a plugin can be opened as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Judges windows.
     Acceptance,
@@ -63,6 +65,20 @@ pub struct PluginInfo {
     pub description: Option<String>,
     /// JSON schema of its configuration, if it exports one; configurations are checked against it before it is opened.
     pub config_schema: Option<Value>,
+}
+
+impl PluginInfo {
+    /// Of a file that passed the checks.
+    pub(crate) fn of(name: &str, bytes: &[u8], checked: &Checked<'_>) -> Self {
+        Self {
+            name: name.to_owned(),
+            kinds: checked.offer.kinds.clone(),
+            digest: digest(bytes),
+            bytes: bytes.len(),
+            description: checked.description.clone(),
+            config_schema: None,
+        }
+    }
 }
 
 /// The model that an opened plugin works for.
@@ -172,23 +188,22 @@ impl Plugin {
     pub(crate) fn load(sandbox: Arc<Sandbox>, name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
         let checked = checks::check(bytes, &sandbox.limits)?;
         let component = compile(&sandbox, &checked.component)?;
+        Self::assemble(sandbox, PluginInfo::of(name, bytes, &checked), &component, &checked.offer)
+    }
+
+    /// Makes a plugin of a compiled component. The schema of its configuration is read from it.
+    pub(crate) fn assemble(
+        sandbox: Arc<Sandbox>,
+        info: PluginInfo,
+        component: &Component,
+        offer: &Offer,
+    ) -> Result<Self, LoadError> {
         let mismatch = |error: wasmtime::Error| LoadError::InterfaceMismatch(told(&error));
-        let pre: InstancePre<Host> = sandbox.linker.instantiate_pre(&component).map_err(mismatch)?;
-        let exports = (checked.version.exports)(pre.clone(), &checked.kinds).map_err(mismatch)?;
-        let schema = checked.configurable.then(|| schema::read(&sandbox, checked.version, pre)).transpose()?;
-        Ok(Self {
-            exports,
-            info: PluginInfo {
-                name: name.to_owned(),
-                digest: digest(bytes),
-                bytes: bytes.len(),
-                description: checked.description,
-                kinds: checked.kinds,
-                config_schema: schema.as_ref().map(|schema| schema.json().clone()),
-            },
-            schema,
-            sandbox,
-        })
+        let pre: InstancePre<Host> = sandbox.linker.instantiate_pre(component).map_err(mismatch)?;
+        let exports = (offer.version.exports)(pre.clone(), &offer.kinds).map_err(mismatch)?;
+        let schema = offer.configurable.then(|| schema::read(&sandbox, offer.version, pre)).transpose()?;
+        let config_schema = schema.as_ref().map(|schema| schema.json().clone());
+        Ok(Self { exports, info: PluginInfo { config_schema, ..info }, schema, sandbox })
     }
 
     /// Facts.
@@ -287,7 +302,8 @@ impl Plugin {
     }
 }
 
-fn compile(sandbox: &Sandbox, component: &[u8]) -> Result<Component, LoadError> {
+/// Machine code of a component that passed the checks.
+pub(crate) fn compile(sandbox: &Sandbox, component: &[u8]) -> Result<Component, LoadError> {
     let compile = || Component::from_binary(&sandbox.engine, component);
     // The compiler makes no promise for hostile input, so a panic of it must not take the server down.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(compile)) {
@@ -299,9 +315,4 @@ fn compile(sandbox: &Sandbox, component: &[u8]) -> Result<Component, LoadError> 
 /// Wasmtime's words, in which the file's own names may stand.
 fn told(error: &wasmtime::Error) -> String {
     one_line(&format!("{error:#}"), MESSAGE_BYTES)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let digits: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
 }

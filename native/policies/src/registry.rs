@@ -1,19 +1,27 @@
-//! The plugins that requests can name.
+//! The plugins that requests can name: the operator's, loaded at the start, and those that clients upload.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::card::Card;
 use crate::load_error::LoadError;
+use crate::reference::{Reference, is_name};
 use crate::sandbox::Sandbox;
-use crate::{Limits, Plugin, PluginInfo};
-
-const NAME_BYTES: usize = 64;
+use crate::uploads::{Shelved, Upload, UploadError, UploadSettings, Uploads};
+use crate::{Limits, Plugin};
 
 /// Loaded plugins by name. Shared in an [`Arc`]; requests in progress keep the plugin they opened.
 pub struct Registry {
     sandbox: Arc<Sandbox>,
-    plugins: RwLock<BTreeMap<String, Arc<Plugin>>>,
+    plugins: RwLock<BTreeMap<String, Loaded>>,
+    uploads: Option<Uploads>,
+}
+
+/// One of the operator's.
+struct Loaded {
+    plugin: Arc<Plugin>,
+    file: Arc<[u8]>,
 }
 
 impl Registry {
@@ -22,7 +30,16 @@ impl Registry {
     /// # Errors
     /// [`LoadError::Sandbox`] if wasmtime cannot run here with these limits.
     pub fn new(limits: Limits) -> Result<Self, LoadError> {
-        Ok(Self { sandbox: Arc::new(Sandbox::new(limits)?), plugins: RwLock::default() })
+        Ok(Self { sandbox: Arc::new(Sandbox::new(limits)?), plugins: RwLock::default(), uploads: None })
+    }
+
+    /// Takes uploads from now on, and has those that were kept.
+    ///
+    /// # Errors
+    /// The store's folder cannot be used, or no sandbox be set up.
+    pub fn take_uploads(&mut self, settings: UploadSettings) -> Result<(), UploadError> {
+        self.uploads = Some(Uploads::open(settings)?);
+        Ok(())
     }
 
     /// Checks and compiles a component (or a core module, which is made one) and adds it, in place of one with that name.
@@ -30,12 +47,12 @@ impl Registry {
     /// # Errors
     /// The first check that it fails.
     pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
-        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(legal) {
-            return Err(LoadError::BadName(crate::text::one_line(name, NAME_BYTES)));
+        if !is_name(name) {
+            return Err(LoadError::BadName(crate::text::one_line(name, 128)));
         }
         let plugin = Arc::new(Plugin::load(self.sandbox.clone(), name, bytes)?);
-        self.plugins.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), plugin.clone());
+        let loaded = Loaded { plugin: plugin.clone(), file: bytes.into() };
+        self.plugins.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), loaded);
         Ok(plugin)
     }
 
@@ -59,14 +76,101 @@ impl Registry {
         failed
     }
 
-    /// The plugin of this name.
+    /// The operator's plugin of this name.
     pub fn get(&self, name: &str) -> Option<Arc<Plugin>> {
-        self.plugins.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.loaded(name, |loaded| loaded.plugin.clone())
     }
 
-    /// Facts on all plugins, in order of name.
-    pub fn list(&self) -> Vec<PluginInfo> {
-        let plugins = self.plugins.read().unwrap_or_else(PoisonError::into_inner);
-        plugins.values().map(|plugin| plugin.info().clone()).collect()
+    /// The plugin that an owner's request means. The operator's come first, then the owner's own, then what others share.
+    ///
+    /// # Errors
+    /// [`LoadError::BadName`] if the text is no reference.
+    pub fn find(&self, owner: &str, reference: &str) -> Result<Option<Arc<Plugin>>, LoadError> {
+        let reference = Reference::parse(reference)?;
+        if let Some(plugin) = self.get(reference.name) {
+            return Ok(reference.means(1, &plugin.info().digest, 1).then_some(plugin));
+        }
+        let shelved = self.shelved(owner, reference.name);
+        Ok(shelved.and_then(|shelved| Some(shelved.find(&reference)?.1)))
+    }
+
+    /// What an owner calls by a name that is not the operator's.
+    fn shelved(&self, owner: &str, name: &str) -> Option<Shelved> {
+        let uploads = self.uploads.as_ref()?;
+        uploads.get(owner, name).or_else(|| uploads.shared(name))
+    }
+
+    /// Examines a file and keeps it. Returns whether it is a new version.
+    ///
+    /// # Errors
+    /// [`UploadError`].
+    pub fn put(&self, upload: &Upload<'_>) -> Result<(Card, bool), UploadError> {
+        if !is_name(upload.name) {
+            return Err(LoadError::BadName(crate::text::one_line(upload.name, 128)).into());
+        }
+        let uploads = self.uploads.as_ref().ok_or(UploadError::NoStore)?;
+        if self.get(upload.name).is_some() {
+            return Err(UploadError::NameTaken(upload.name.to_owned()));
+        }
+        let (shelved, new) = uploads.put(upload)?;
+        let card = shelved.card().ok_or_else(|| LoadError::Unreadable("it has no version".to_owned()))?;
+        Ok((card, new))
+    }
+
+    /// Forgets an owner's plugin, or the version of it that is pinned.
+    ///
+    /// # Errors
+    /// [`UploadError`].
+    pub fn delete(&self, owner: &str, reference: &str) -> Result<(), UploadError> {
+        let reference = Reference::parse(reference)?;
+        if self.get(reference.name).is_some() {
+            return Err(UploadError::NameTaken(reference.name.to_owned()));
+        }
+        self.uploads.as_ref().ok_or(UploadError::NoStore)?.delete(owner, &reference)
+    }
+
+    /// What is known of a plugin.
+    ///
+    /// # Errors
+    /// [`LoadError::BadName`] if the text is no reference.
+    pub fn card(&self, owner: &str, reference: &str) -> Result<Option<Card>, LoadError> {
+        let reference = Reference::parse(reference)?;
+        if let Some(plugin) = self.get(reference.name) {
+            let info = plugin.info();
+            return Ok(reference.means(1, &info.digest, 1).then(|| Card::of_plugin(info)));
+        }
+        let shelved = self.shelved(owner, reference.name);
+        Ok(shelved.and_then(|shelved| Some(Card::of_version(&shelved.record, shelved.find(&reference)?.0))))
+    }
+
+    /// A plugin's file, as it was loaded or uploaded.
+    ///
+    /// # Errors
+    /// A bad reference, or a disk that fails.
+    pub fn file(&self, owner: &str, reference: &str) -> Result<Option<Vec<u8>>, UploadError> {
+        let Some(plugin) = self.find(owner, reference)? else { return Ok(None) };
+        if let Some(file) = self.loaded(&plugin.info().name, |loaded| loaded.file.to_vec()) {
+            return Ok(Some(file));
+        }
+        let uploads = self.uploads.as_ref().ok_or(UploadError::NoStore)?;
+        Ok(Some(uploads.file(&plugin.info().digest)?))
+    }
+
+    /// All plugins that an owner may use, in order of name; a name of his own hides one that another shares.
+    pub fn list(&self, owner: &str) -> Vec<Card> {
+        let mut cards = BTreeMap::new();
+        let shelved = self.uploads.as_ref().map(|uploads| uploads.list(owner)).unwrap_or_default();
+        let (own, others): (Vec<_>, Vec<_>) = shelved.into_iter().partition(|s| s.record.owner == owner);
+        for shelved in others.into_iter().chain(own) {
+            cards.extend(shelved.card().map(|card| (card.name.clone(), card)));
+        }
+        for (name, loaded) in &*self.plugins.read().unwrap_or_else(PoisonError::into_inner) {
+            cards.insert(name.clone(), Card::of_plugin(loaded.plugin.info()));
+        }
+        cards.into_values().collect()
+    }
+
+    fn loaded<T>(&self, name: &str, take: impl FnOnce(&Loaded) -> T) -> Option<T> {
+        self.plugins.read().unwrap_or_else(PoisonError::into_inner).get(name).map(take)
     }
 }

@@ -25,7 +25,11 @@ impl PluginUse {
 
     /// Wall clock in the calls, microseconds.
     pub fn micros(&self) -> u64 {
-        self.nanos.load(Ordering::Relaxed) / 1000
+        self.nanos() / 1000
+    }
+
+    pub(crate) fn nanos(&self) -> u64 {
+        self.nanos.load(Ordering::Relaxed)
     }
 
     /// Calls that ended in an error: traps, exhausted limits, wrong answers, the plugin's own faults.

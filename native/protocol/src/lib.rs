@@ -14,5 +14,8 @@ pub use request::{
     GenerateRequest, JsonSchemaFormat, LogProbsAsked, Message, PluginChoice, Prompt, ResponseFormat, Speculation, Stop,
     StreamOptions,
 };
-pub use response::{ApiError, ErrorBody, ModelCard, ModelList, PluginCard, PluginList, Usage};
+pub use response::{
+    ApiError, ErrorBody, ModelCard, ModelList, PluginCallCost, PluginCard, PluginDeleted, PluginList, PluginReport,
+    PluginStamp, PluginVersion, Usage,
+};
 pub use stream::{ClientFrame, Lane, LaneSpan, Origin, RoundToken, ServerFrame, Source};

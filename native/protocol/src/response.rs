@@ -211,7 +211,7 @@ pub struct ModelCard {
 }
 
 /// Answer of `GET /v1/plugins`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginList {
     /// `list`.
@@ -220,18 +220,111 @@ pub struct PluginList {
     pub data: Vec<PluginCard>,
 }
 
-/// A loaded plugin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A loaded or uploaded plugin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginCard {
-    /// Name for requests.
+    /// Name for requests, alone or with `@` and a version's number or digest.
     pub name: String,
     /// `plugin`.
     pub object: String,
     /// `acceptance`, `sampling`, `stopping`.
     pub kinds: Vec<String>,
-    /// `sha256:…` of the component.
+    /// `sha256:…` of the file.
     pub digest: String,
-    /// Size of the component in bytes.
+    /// Size of the file in bytes.
     pub bytes: u64,
+    /// Its own words on what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whose it is; the operator's own have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Of uploads: `private` or `shared`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<String>,
+    /// Of uploads: `standard` or `interpreter`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
+    /// Of uploads: all versions, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<PluginVersion>,
+    /// Of uploads: what the examination found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<PluginReport>,
+}
+
+/// A version of an uploaded plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PluginVersion {
+    /// Counted from 1.
+    pub version: u32,
+    /// `sha256:…` of the file.
+    pub digest: String,
+    /// When it came, seconds since the epoch.
+    pub created: u64,
+}
+
+/// What the examination of an upload found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PluginReport {
+    /// Interfaces exported and imported.
+    pub interfaces: Vec<String>,
+    /// Size of the compiled code in bytes.
+    pub code_bytes: u64,
+    /// Time that compiling took.
+    pub compile_ms: u64,
+    /// Cost of its functions on a recorded window.
+    pub costs: Vec<PluginCallCost>,
+    /// Acceptance policies only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<PluginStamp>,
+}
+
+/// What calls of one function cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PluginCallCost {
+    /// What it was opened as.
+    pub kind: String,
+    /// `open`, `judge`, `adjust`, `commit` or `observe`.
+    pub function: String,
+    /// Calls measured.
+    pub calls: u64,
+    /// Fuel of a call, median.
+    pub fuel: u64,
+    /// Fuel of the dearest call.
+    pub fuel_max: u64,
+    /// Microseconds of a call, median.
+    pub micros: f64,
+}
+
+/// How an acceptance policy did on windows whose distributions are known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PluginStamp {
+    /// `exact`: it never kept a token that was not the target's own draw; else `lossy`. A finding, not a promise.
+    pub stamp: String,
+    /// Windows judged.
+    pub windows: u64,
+    /// Tokens that came of them.
+    pub tokens: u64,
+    /// Share of those that were not the target's own draw.
+    pub deviation: f64,
+    /// Total variation between them and the target's own draws; 0..=1.
+    pub total_variation: f64,
+}
+
+/// A plugin that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PluginDeleted {
+    /// As it was named.
+    pub id: String,
+    /// `plugin.deleted`.
+    pub object: String,
+    /// `true`.
+    pub deleted: bool,
 }

@@ -18,6 +18,8 @@ use crate::seam::Engine;
 /// Bodies decoded and tokenised at once. A body of 1 MiB can cost a tenth of a second and, as a tree of JSON values,
 /// thirty times its size: neither may be multiplied by the number of connections.
 const DECODERS: usize = 4;
+/// Uploads read and examined at once.
+const UPLOADS: usize = 8;
 
 /// How far the server's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +42,7 @@ pub(crate) struct App {
     /// Seconds since the epoch at which the server started.
     pub(crate) started_s: u64,
     decoders: Arc<Semaphore>,
+    pub(crate) upload_places: Arc<Semaphore>,
     serial: AtomicU64,
 }
 
@@ -54,6 +57,7 @@ impl App {
             phase: watch::Sender::new(Phase::Open),
             started_s: now_s(),
             decoders: Arc::new(Semaphore::new(DECODERS)),
+            upload_places: Arc::new(Semaphore::new(UPLOADS)),
             serial: AtomicU64::new(0),
         }
     }

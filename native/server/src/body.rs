@@ -1,4 +1,4 @@
-//! Reads a request's JSON body: its type, its size counted while it arrives, its time.
+//! Reads a request's body: its type, its size counted while it arrives, its time.
 
 use std::time::Duration;
 
@@ -19,24 +19,43 @@ pub(crate) struct BodyLimits {
 const LINGER_BODIES: usize = 16;
 const LINGER_TIME: Duration = Duration::from_secs(5);
 
-/// The body's text.
-///
-/// The rest of a refused body is read and thrown away beside the answer, within bounds: a client that writes all before it
-/// reads would otherwise find the connection broken, and no answer.
+/// The text of a JSON body.
 pub(crate) async fn read_json<B, S, E>(headers: &HeaderMap, body: S, limits: BodyLimits) -> Result<String, Fault>
 where
     B: Buf + Send + 'static,
     S: Stream<Item = Result<B, E>> + Send + 'static,
     E: Send + 'static,
 {
+    let bytes = read(headers, body, limits, "application/json").await?;
+    String::from_utf8(bytes).map_err(|e| Fault::NotUtf8 { at: e.utf8_error().valid_up_to() })
+}
+
+/// The bytes of a WebAssembly body.
+pub(crate) async fn read_wasm<B, S, E>(headers: &HeaderMap, body: S, limits: BodyLimits) -> Result<Vec<u8>, Fault>
+where
+    B: Buf + Send + 'static,
+    S: Stream<Item = Result<B, E>> + Send + 'static,
+    E: Send + 'static,
+{
+    read(headers, body, limits, "application/wasm").await
+}
+
+/// The rest of a refused body is read and thrown away beside the answer, within bounds: a client that writes all before it
+/// reads would otherwise find the connection broken, and no answer.
+async fn read<B, S, E>(headers: &HeaderMap, body: S, limits: BodyLimits, kind: &'static str) -> Result<Vec<u8>, Fault>
+where
+    B: Buf + Send + 'static,
+    S: Stream<Item = Result<B, E>> + Send + 'static,
+    E: Send + 'static,
+{
     let mut body = Box::pin(body);
-    let text = read_text(headers, &mut body, limits).await;
-    let over = matches!(text, Ok(_) | Err(Fault::BodyTimeout { .. } | Fault::BodyBroken));
+    let bytes = read_part(headers, &mut body, limits, kind).await;
+    let over = matches!(bytes, Ok(_) | Err(Fault::BodyTimeout { .. } | Fault::BodyBroken));
     // Who waits for `100 Continue` has sent nothing yet, and reading would ask for it.
     if !over && !headers.contains_key(header::EXPECT) {
         tokio::spawn(tokio::time::timeout(LINGER_TIME, discard(body, limits.bytes.saturating_mul(LINGER_BODIES))));
     }
-    text
+    bytes
 }
 
 async fn discard<B: Buf, E>(mut body: impl Stream<Item = Result<B, E>> + Unpin, mut limit_bytes: usize) {
@@ -48,27 +67,30 @@ async fn discard<B: Buf, E>(mut body: impl Stream<Item = Result<B, E>> + Unpin, 
     }
 }
 
-async fn read_text<B: Buf, E>(
+async fn read_part<B: Buf, E>(
     headers: &HeaderMap,
     body: &mut (impl Stream<Item = Result<B, E>> + Unpin),
     limits: BodyLimits,
-) -> Result<String, Fault> {
-    require_json(headers)?;
+    kind: &'static str,
+) -> Result<Vec<u8>, Fault> {
+    require(headers, kind)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limits.bytes as u64) {
         return Err(Fault::BodyTooLarge { limit_bytes: limits.bytes });
     }
     let bytes = tokio::time::timeout(limits.time, collect(body, limits.bytes)).await;
-    let bytes = bytes.map_err(|_| Fault::BodyTimeout { limit: limits.time })??;
-    String::from_utf8(bytes).map_err(|e| Fault::NotUtf8 { at: e.utf8_error().valid_up_to() })
+    bytes.map_err(|_| Fault::BodyTimeout { limit: limits.time })?
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
+fn require(headers: &HeaderMap, wanted: &'static str) -> Result<(), Fault> {
     let given = headers.get(header::CONTENT_TYPE).map(|v| v.to_str().unwrap_or("?"));
     let kind = given.and_then(|v| v.split(';').next()).map(str::trim);
     match kind {
-        Some(kind) if kind.eq_ignore_ascii_case("application/json") => Ok(()),
-        _ => Err(Fault::ContentType { given: given.map_or_else(|| "none".to_owned(), |v| format!("`{}`", clip(v))) }),
+        Some(kind) if kind.eq_ignore_ascii_case(wanted) => Ok(()),
+        _ => Err(Fault::ContentType {
+            wanted,
+            given: given.map_or_else(|| "none".to_owned(), |v| format!("`{}`", clip(v))),
+        }),
     }
 }
 

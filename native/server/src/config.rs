@@ -3,11 +3,17 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use specula_policies::Class;
+
+use crate::visitors::Visitors;
+
 /// Where to listen and what a client may cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Address; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Who may ask.
+    pub visitors: Visitors,
     /// Origins (`scheme://host[:port]`) of foreign pages that may use this server.
     pub allowed_origins: Vec<String>,
     /// Largest body of a request, and largest WebSocket message.
@@ -35,6 +41,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            visitors: Visitors::Open(Class::Standard),
             allowed_origins: Vec::new(),
             max_body_bytes: 1 << 20,
             max_connections: 1024,

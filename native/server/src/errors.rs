@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use specula_engine::{Failure, Refused, RequestError};
+use specula_policies::UploadError;
 use specula_protocol::{ApiError, ErrorBody};
 use warp::http::{HeaderValue, StatusCode, header};
 use warp::reply::{Reply, Response};
 
+use crate::plugins;
+
 /// What a client in a hurry waits before it tries a server that is shutting down again: its successor needs about that.
 const RETRY_AFTER_DRAINING_S: u64 = 10;
+/// An examination takes about so long.
+const RETRY_AFTER_UPLOADS_S: u64 = 2;
 
 /// Why a request is not answered as it wished.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +30,8 @@ pub(crate) enum Fault {
     BodyTimeout { limit: Duration },
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: usize },
-    #[error("the content type must be `application/json`; given: {given}")]
-    ContentType { given: String },
+    #[error("the content type must be `{wanted}`; given: {given}")]
+    ContentType { wanted: &'static str, given: String },
     #[error("the model `{asked}` is not served here; this server serves `{served}`")]
     UnknownModel { asked: String, served: String },
     #[error(
@@ -39,6 +44,18 @@ pub(crate) enum Fault {
     ForeignOrigin(String),
     #[error("requests for the host `{0}` are refused: this server listens on the loopback interface")]
     ForeignHost(String),
+    #[error("a key is needed: `Authorization: Bearer KEY`, or on a WebSocket the sub-protocols `specula, key.KEY`")]
+    NoKey,
+    #[error("this key is not known here")]
+    WrongKey,
+    #[error("plugins are taken from this machine and its own page alone, or from who has a key; this server has none")]
+    UploadsNeedKeys,
+    #[error("there is no plugin `{0}` that you may use")]
+    UnknownPlugin(String),
+    #[error("{0}")]
+    Upload(UploadError),
+    #[error("too many plugins are being examined; try again in {RETRY_AFTER_UPLOADS_S} s")]
+    BusyUploads,
     #[error("this path takes WebSocket handshakes (version 13) only")]
     NotAnUpgrade,
     #[error("{0}")]
@@ -49,6 +66,17 @@ pub(crate) enum Fault {
     Internal(&'static str),
 }
 
+impl From<UploadError> for Fault {
+    /// Of our own failures a client is told no more than that there was one.
+    fn from(error: UploadError) -> Self {
+        if plugins::status(&error).is_server_error() {
+            tracing::error!(%error, "the store of plugins");
+            return Self::Internal("the store of plugins failed");
+        }
+        Self::Upload(error)
+    }
+}
+
 impl Fault {
     /// The HTTP status.
     pub(crate) fn status(&self) -> StatusCode {
@@ -57,11 +85,13 @@ impl Fault {
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ContentType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::UnknownModel { .. } | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::UnknownModel { .. } | Self::UnknownPlugin(_) | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
+            Self::Upload(error) => plugins::status(error),
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ForeignOrigin(_) | Self::ForeignHost(_) => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin(_) | Self::ForeignHost(_) | Self::UploadsNeedKeys => StatusCode::FORBIDDEN,
             Self::NotAnUpgrade => StatusCode::UPGRADE_REQUIRED,
-            Self::Refused(Refused::Full { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refused::Full { .. }) | Self::BusyUploads => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refused::Draining) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed(Failure::Request { .. }) => StatusCode::BAD_REQUEST,
             Self::Failed(Failure::SlowReader { .. }) => StatusCode::REQUEST_TIMEOUT,
@@ -84,6 +114,12 @@ impl Fault {
             Self::Method { .. } => "method_not_allowed",
             Self::ForeignOrigin(_) => "foreign_origin",
             Self::ForeignHost(_) => "foreign_host",
+            Self::NoKey => "missing_api_key",
+            Self::WrongKey => "invalid_api_key",
+            Self::UploadsNeedKeys => "uploads_need_keys",
+            Self::UnknownPlugin(_) => "unknown_plugin",
+            Self::Upload(error) => error.code(),
+            Self::BusyUploads => "uploads_busy",
             Self::NotAnUpgrade => "upgrade_required",
             Self::Refused(Refused::Full { .. }) => "queue_full",
             Self::Refused(Refused::Draining) => "draining",
@@ -96,6 +132,7 @@ impl Fault {
     /// The error in OpenAI's shape.
     pub(crate) fn body(&self) -> ApiError {
         let kind = match self.status() {
+            StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_server_error() => "server_error",
@@ -122,6 +159,12 @@ impl Fault {
             }
             Self::Refused(Refused::Draining) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_DRAINING_S));
+            }
+            Self::NoKey | Self::WrongKey => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::BusyUploads => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_UPLOADS_S));
             }
             Self::Method { allow } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allow));

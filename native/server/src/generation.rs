@@ -2,7 +2,7 @@
 //! engine's own checks, its queue.
 
 use serde_json::Value;
-use specula_engine::RequestError;
+use specula_engine::{RequestError, RequestSpec, Tenant};
 use specula_protocol::GenerateRequest;
 
 use crate::app::App;
@@ -49,14 +49,25 @@ pub(crate) struct Admitted {
 }
 
 /// Decodes, checks and admits what an HTTP client sent: all of its choices or none.
-pub(crate) async fn admit_text(app: &App, id: &RequestId, endpoint: Endpoint, text: String) -> Result<Admitted, Fault> {
-    let prepared = app.off_thread(move |engine| prepare(engine, endpoint, json::parse(&text)?)).await??;
+pub(crate) async fn admit_text(
+    app: &App,
+    (id, tenant): (&RequestId, &Tenant),
+    endpoint: Endpoint,
+    text: String,
+) -> Result<Admitted, Fault> {
+    let tenant = tenant.clone();
+    let prepared = app.off_thread(move |engine| prepare(engine, tenant, endpoint, json::parse(&text)?)).await??;
     submit(app, id, prepared)
 }
 
 /// Decodes, checks and admits what stood in a WebSocket frame beside `type` and `id`.
-pub(crate) async fn admit_value(app: &App, id: &RequestId, request: Value) -> Result<Running, Fault> {
-    let prepared = app.off_thread(move |engine| prepare(engine, Endpoint::Socket, request)).await??;
+pub(crate) async fn admit_value(
+    app: &App,
+    (id, tenant): (&RequestId, &Tenant),
+    request: Value,
+) -> Result<Running, Fault> {
+    let tenant = tenant.clone();
+    let prepared = app.off_thread(move |engine| prepare(engine, tenant, Endpoint::Socket, request)).await??;
     submit(app, id, prepared)?.running.pop().ok_or(Fault::Internal("a socket's request made no generation"))
 }
 
@@ -65,7 +76,7 @@ fn submit(app: &App, id: &RequestId, (requests, form): (Vec<Request>, Form)) -> 
     Ok(Admitted { running: streams.map(|(choice, events)| Running::new(events, id.clone(), choice)).collect(), form })
 }
 
-fn prepare(engine: &Engine, endpoint: Endpoint, value: Value) -> Result<(Vec<Request>, Form), Fault> {
+fn prepare(engine: &Engine, tenant: Tenant, endpoint: Endpoint, value: Value) -> Result<(Vec<Request>, Form), Fault> {
     let request: GenerateRequest = decode(value)?;
     belongs(endpoint, &request)?;
     is_served(engine, request.model.as_ref())?;
@@ -83,7 +94,8 @@ fn prepare(engine: &Engine, endpoint: Endpoint, value: Value) -> Result<(Vec<Req
     }
     let logprobs = specs.iter().any(|spec| spec.logprobs.is_some());
     let form = Form { delivery, per_prompt: wire::choices_per_prompt(&request) as usize, logprobs };
-    let requests = specs.into_iter().map(|spec| engine.check(spec)).collect::<Result<_, _>>()?;
+    let requests = specs.into_iter().map(|spec| engine.check(RequestSpec { tenant: tenant.clone(), ..spec }));
+    let requests = requests.collect::<Result<_, _>>()?;
     Ok((requests, form))
 }
 
@@ -141,7 +153,7 @@ mod tests {
     use warp::http::StatusCode;
 
     fn fault(endpoint: Endpoint, request: Value) -> Fault {
-        prepare(&Engine::new(), endpoint, request).map(|_| ()).expect_err("must be refused")
+        prepare(&Engine::new(), Tenant::default(), endpoint, request).map(|_| ()).expect_err("must be refused")
     }
 
     #[test]
@@ -180,12 +192,16 @@ mod tests {
         assert_eq!(fault.status(), StatusCode::NOT_FOUND);
         assert_eq!(fault.body().code.as_deref(), Some("model_not_found"));
         assert!(fault.to_string().contains("`gpt`") && fault.to_string().contains("`double`"));
-        assert!(prepare(&Engine::new(), Endpoint::Text, json!({"prompt": "x", "model": "double"})).is_ok());
+        assert!(
+            prepare(&Engine::new(), Tenant::default(), Endpoint::Text, json!({"prompt": "x", "model": "double"}))
+                .is_ok()
+        );
     }
 
     #[test]
     fn delivery_is_as_asked() {
-        let delivery = |request| prepare(&Engine::new(), Endpoint::Text, request).expect("valid").1.delivery;
+        let delivery =
+            |request| prepare(&Engine::new(), Tenant::default(), Endpoint::Text, request).expect("valid").1.delivery;
         assert_eq!(delivery(json!({"prompt": "x"})), Delivery::Whole);
         let streamed = json!({"prompt": "x", "stream": true});
         assert_eq!(delivery(streamed), Delivery::Streamed { include_usage: false });
@@ -195,9 +211,10 @@ mod tests {
     #[test]
     fn every_prompt_has_its_choices() {
         let asked = json!({"prompt": ["x", "y"], "n": 3, "logprobs": 0});
-        let (requests, form) = prepare(&Engine::new(), Endpoint::Text, asked).expect("valid");
+        let (requests, form) = prepare(&Engine::new(), Tenant::default(), Endpoint::Text, asked).expect("valid");
         assert_eq!((requests.len(), form.per_prompt, form.logprobs), (6, 3, true));
-        let socket = prepare(&Engine::new(), Endpoint::Socket, json!({"prompt": [7, 8], "n": 1})).expect("valid");
+        let socket = prepare(&Engine::new(), Tenant::default(), Endpoint::Socket, json!({"prompt": [7, 8], "n": 1}))
+            .expect("valid");
         assert_eq!(socket.0.len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! The server: OpenAI-compatible HTTP, a WebSocket, metrics and the page. The only room that knows HTTP; it knows nothing
 //! of models: requests become [`specula_engine::RequestSpec`]s and answers are folded from the engine's events.
 //!
-//! A request's way: [`Server`] accepts (`connections`), `gate` judges who asks, `routes` finds the handler, `body` and
+//! A request's way: [`Server`] accepts (`connections`), `gate` judges who asks (`origin`, `visitors`), `routes` finds the handler, `body` and
 //! `decode` read what is asked, `generation` checks and admits it, and `whole`, `sse` or `websocket` send the events on.
 //! Every fault becomes an answer in one place, `errors`.
 
@@ -23,6 +23,7 @@ mod openapi;
 mod origin;
 mod patient;
 mod pieces;
+mod plugins;
 mod request_id;
 mod routes;
 mod running;
@@ -32,6 +33,7 @@ mod sse;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod visitors;
 mod websocket;
 mod whole;
 pub mod wire;
@@ -39,3 +41,4 @@ pub mod wire;
 pub use assets::Assets;
 pub use config::ServerConfig;
 pub use serve::{ServeError, Server};
+pub use visitors::{Key, Visitors};

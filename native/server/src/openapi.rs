@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use specula_protocol::response::Completion;
 use specula_protocol::tokens::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
-use specula_protocol::{ErrorBody, GenerateRequest, ModelCard, ModelList, PluginList, ServerFrame};
+use specula_protocol::{ErrorBody, GenerateRequest, ModelCard, ModelList, PluginDeleted, PluginList, ServerFrame};
 use utoipa::ToSchema;
 
 const ABOUT: &str = "OpenAI's chat and text completions, with speculative decoding. Whatever speculates, the text is token for \
@@ -19,6 +19,14 @@ const ABOUT: &str = "OpenAI's chat and text completions, with speculative decodi
 const SOCKET: &str = "Generates over a WebSocket, several generations at once, each told round by round. A client sends text \
     frames: `{\"type\": \"generate\", \"id\": …}` with the fields of `GenerateRequest` beside them, and `{\"type\": \"cancel\", \
     \"id\": …}`. The server sends `ServerFrame`s: `started`, then `round`s, then `finished` or `error`.";
+
+const KEYS: &str = "Where the operator has given out keys, every path but the page, `/healthz`, `/readyz` and `/openapi.json` \
+    needs one, else the answer is 401. A WebSocket's client that can send no header offers the sub-protocols `specula` and \
+    `key.KEY`.";
+
+const UPLOAD: &str = "Keeps a component, or a core module with its interface in it, as the name's new version, once it passed the \
+    examination. The same file again makes no new version. With `config` it is examined with that configuration. Needs a key or, \
+    where there are none, to come from this machine: not from another origin's page.";
 
 /// The document.
 pub(crate) fn document() -> Value {
@@ -36,7 +44,8 @@ pub(crate) fn document() -> Value {
             "/v1/stream": {"get": socket()},
             "/v1/models": {"get": reading("listModels", "The served model.", json_of("ModelList"))},
             "/v1/models/{model}": {"get": one_model()},
-            "/v1/plugins": {"get": reading("listPlugins", "The loaded plugins.", json_of("PluginList"))},
+            "/v1/plugins": {"get": reading("listPlugins", "The plugins that you may use.", json_of("PluginList"))},
+            "/v1/plugins/{name}": one_plugin(),
             "/tokenize": {"post": computing("tokenize", "A text or a chat as tokens.", "TokenizeRequest", "Tokenized")},
             "/detokenize": {"post": computing("detokenize", "Tokens as text.", "DetokenizeRequest", "Detokenized")},
             "/healthz": {"get": reading("health", "Whether the process lives.", json_of("Status"))},
@@ -45,7 +54,11 @@ pub(crate) fn document() -> Value {
             "/openapi.json": {"get": reading("openapi", "This document.", content("application/json", json!({"type": "object"})))},
             "/": {"get": reading("page", "The playground.", text_of("text/html"))},
         },
-        "components": {"schemas": schemas()},
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": KEYS}},
+        },
+        "security": [{}, {"key": []}],
     })
 }
 
@@ -56,6 +69,7 @@ fn schemas() -> Map<String, Value> {
     add::<ModelList>(&mut found);
     add::<ModelCard>(&mut found);
     add::<PluginList>(&mut found);
+    add::<PluginDeleted>(&mut found);
     add::<TokenizeRequest>(&mut found);
     add::<Tokenized>(&mut found);
     add::<DetokenizeRequest>(&mut found);
@@ -134,7 +148,8 @@ fn operation(id: &str, about: &str, success: Value, faults: &[(u16, &str)]) -> V
     let mut responses = Map::new();
     responses.insert("200".into(), json!({"description": "As asked.", "content": success, "headers": header}));
     let foreign = (403, "A page of another origin, or another host's name, that the operator has not allowed.");
-    for (status, about) in faults.iter().chain([&foreign]) {
+    let keyless = (401, "There are keys, and this is none.");
+    for (status, about) in faults.iter().chain([&foreign, &keyless]) {
         let mut fault = json!({"description": about, "content": json_of("ErrorBody"), "headers": header});
         if matches!(status, 429 | 503) {
             fault["headers"]["retry-after"] = json!({"description": "Seconds.", "schema": {"type": "integer"}});
@@ -162,13 +177,58 @@ fn one_model() -> Value {
     one
 }
 
+fn one_plugin() -> Value {
+    let name = "1 to 64 of a-z, 0-9 and -; alone, or with `@` and a version's number or `sha256:…` digest.";
+    let schema = json!({"type": "string", "pattern": "^[a-z0-9-]{1,64}(@([0-9]+|sha256:[0-9a-f]{64}))?$"});
+    let name = json!({"name": "name", "in": "path", "required": true, "description": name, "schema": schema});
+    let unknown = (404, "There is no such plugin that you may use.");
+    let bad = (400, "Not a name, or an unknown parameter.");
+    let mut card = json_of("PluginCard");
+    card["application/wasm"] = json!({"schema": {"type": "string", "format": "binary"}});
+    let get = operation("retrievePlugin", "What is known of a plugin, or its file.", card, &[bad, unknown, FAULT]);
+    let mut put = operation(
+        "uploadPlugin",
+        UPLOAD,
+        json_of("PluginCard"),
+        &[
+            bad,
+            (408, "The body did not arrive in time."),
+            (409, "The name is another's."),
+            (413, "The file is too large."),
+            (415, "The body is not `application/wasm`."),
+            (422, "A check failed: `code` says which."),
+            (429, "Too many are being examined."),
+            FAULT,
+        ],
+    );
+    let mut created = put["responses"]["200"].clone();
+    created["description"] = json!("A new version.");
+    put["responses"]["200"]["description"] = json!("It is there already.");
+    put["responses"]["201"] = created;
+    put["responses"]["403"]["description"] = json!("Not allowed from here, or no room is left.");
+    put["requestBody"] = json!({"required": true, "content": {"application/wasm": {"schema": {}}}});
+    put["parameters"] = json!([
+        {"name": "visibility", "in": "query", "schema": {"type": "string", "enum": ["private", "shared"]}},
+        {"name": "config", "in": "query", "content": {"application/json": {"schema": {"type": "object"}}}},
+    ]);
+    let delete = operation(
+        "deletePlugin",
+        "Forgets a plugin of yours, or the version named. Requests that run keep it.",
+        json_of("PluginDeleted"),
+        &[bad, unknown, (409, "It is the operator's."), FAULT],
+    );
+    json!({"parameters": [name], "get": get, "put": put, "delete": delete})
+}
+
+const FAULT: (u16, &str) = (500, "A fault of the server.");
+
 const OF_BODIES: [(u16, &str); 6] = [
     (400, "Not JSON, or a field is unknown, missing, of the wrong type or out of its bounds: `param` names it."),
     (404, "Another model is served."),
     (408, "The body did not arrive in time, or the answer was not read in time."),
     (413, "The body is too large."),
     (415, "The body is not `application/json`."),
-    (500, "A fault of the server."),
+    FAULT,
 ];
 
 fn computing(id: &str, about: &str, request: &str, success: &str) -> Value {
@@ -231,8 +291,10 @@ mod tests {
         let document = document();
         let described = document["paths"].as_object().expect("paths");
         for (path, allow) in crate::routes::PATHS {
-            let method = if allow == "POST" { "post" } else { "get" };
-            assert!(described.get(path).is_some_and(|item| item.get(method).is_some()), "{allow} {path}");
+            let item = described.get(path).unwrap_or_else(|| panic!("{path}"));
+            for method in allow.split(", ").filter(|method| *method != "HEAD") {
+                assert!(item.get(method.to_lowercase()).is_some(), "{method} {path}");
+            }
         }
         // One more: the page.
         assert_eq!(described.len(), crate::routes::PATHS.len() + 1);

@@ -35,6 +35,11 @@ impl Origins {
         }
     }
 
+    /// Whether only this machine reaches the server.
+    pub(crate) fn loopback(&self) -> bool {
+        self.loopback
+    }
+
     /// Decides by the headers `Host` and `Origin`. Programs send no `Origin`; without a `Host` it is no browser either.
     pub(crate) fn judge(&self, headers: &HeaderMap) -> Result<Caller, Fault> {
         let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or("?").to_ascii_lowercase());

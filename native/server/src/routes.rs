@@ -7,10 +7,11 @@ use bytes::Buf;
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::Value;
-use specula_protocol::{ModelList, PluginList};
+use specula_engine::Tenant;
+use specula_protocol::ModelList;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, StatusCode, header};
+use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::path::{FullPath, Tail};
 use warp::reply::{Reply, Response};
 use warp::ws::Ws;
@@ -25,10 +26,11 @@ use crate::generation::{Admitted, Delivery, Endpoint, admit_text, is_served};
 use crate::request_id::RequestId;
 use crate::seam::Engine;
 use crate::sse::Frames;
-use crate::{json, metrics, openapi, sse, tokens, websocket, whole, wire};
+use crate::visitors::{self, Visitor};
+use crate::{json, metrics, openapi, plugins, sse, tokens, websocket, whole, wire};
 
 /// Paths besides the page's, with the methods they answer.
-pub(crate) const PATHS: [(&str, &str); 12] = [
+pub(crate) const PATHS: [(&str, &str); 13] = [
     ("/healthz", READ),
     ("/readyz", READ),
     ("/metrics", READ),
@@ -36,6 +38,7 @@ pub(crate) const PATHS: [(&str, &str); 12] = [
     ("/v1/models", READ),
     (MODEL, READ),
     ("/v1/plugins", READ),
+    (PLUGIN, "GET, HEAD, PUT, DELETE"),
     ("/v1/chat/completions", "POST"),
     ("/v1/completions", "POST"),
     ("/v1/stream", "GET"),
@@ -48,10 +51,17 @@ const READ: &str = "GET, HEAD";
 /// The path of one model; the name may have slashes.
 const MODEL: &str = "/v1/models/{model}";
 
+/// The path of one plugin.
+const PLUGIN: &str = "/v1/plugins/{name}";
+
 /// The entry of a path.
 fn known(path: &str) -> Option<(&'static str, &'static str)> {
-    let one_model = path.strip_prefix("/v1/models/").is_some_and(|name| !name.is_empty());
-    let path = if one_model { MODEL } else { path };
+    let below = |prefix| path.strip_prefix(prefix).filter(|name| !name.is_empty());
+    let path = match (below("/v1/models/"), below("/v1/plugins/")) {
+        (Some(_), _) => MODEL,
+        (_, Some(name)) if !name.contains('/') => PLUGIN,
+        _ => path,
+    };
     PATHS.into_iter().find(|(known, _)| *known == path)
 }
 
@@ -64,11 +74,16 @@ pub(crate) fn label(app: &App, path: &str) -> &'static str {
     }
 }
 
+/// Whether a path answers everyone alike, keys or not: the page, the description, and whether the server is well.
+pub(crate) fn is_for_all(app: &App, path: &str) -> bool {
+    app.page.has(path) || matches!(path, "/healthz" | "/readyz" | "/openapi.json")
+}
+
 /// All routes; never fails, for faults are answers.
 pub(crate) fn routes(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + use<> {
-    let facts = health(app).or(models(app)).unify().or(tokens(app)).unify();
+    let facts = health(app).or(models(app)).unify().or(tokens(app)).unify().or(plugins::routes(app)).unify();
     let work = generate(app, Endpoint::Chat).or(generate(app, Endpoint::Text)).unify().or(socket(app)).unify();
     let known = facts.or(work).unify().or(page(app)).unify();
     let rest = with(app).and(warp::path::full());
@@ -76,7 +91,7 @@ pub(crate) fn routes(
     known.or(rest).unify()
 }
 
-fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
+pub(crate) fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
     let app = app.clone();
     warp::any().map(move || app.clone())
 }
@@ -109,10 +124,6 @@ fn models(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         let data = vec![wire::model_card(app.engine.facts(), app.started_s)];
         warp::reply::json(&ModelList { object: "list".into(), data }).into_response()
     });
-    let plugins = warp::path!("v1" / "plugins").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
-        let data = app.engine.plugins().iter().map(wire::plugin_card).collect();
-        warp::reply::json(&PluginList { object: "list".into(), data }).into_response()
-    });
     let model = warp::path!("v1" / "models" / ..).and(warp::path::tail()).and(warp::get()).and(with(app));
     let model = model.and_then(|name: Tail, app: Arc<App>| async move {
         match name.as_str() {
@@ -120,7 +131,7 @@ fn models(app: &Arc<App>) -> BoxedFilter<(Response,)> {
             name => Ok(one_model(&app, name).unwrap_or_else(|fault| fault.response())),
         }
     });
-    models.or(plugins).unify().or(model).unify().boxed()
+    models.or(model).unify().boxed()
 }
 
 fn one_model(app: &App, name: &str) -> Result<Response, Fault> {
@@ -158,22 +169,25 @@ fn generate(app: &Arc<App>, endpoint: Endpoint) -> BoxedFilter<(Response,)> {
         Endpoint::Chat => warp::path!("v1" / "chat" / "completions").boxed(),
         Endpoint::Text | Endpoint::Socket => warp::path!("v1" / "completions").boxed(),
     };
-    let parts = path.and(warp::post()).and(with(app)).and(warp::ext::get::<RequestId>());
+    let asker = warp::ext::get::<RequestId>().and(warp::ext::get::<Visitor>());
+    let parts = path.and(warp::post()).and(with(app)).and(asker);
     let parts = parts.and(warp::header::headers_cloned()).and(warp::body::stream());
-    let handler = move |app: Arc<App>, id: RequestId, headers: HeaderMap, body| async move {
-        completions(&app, (&id, endpoint), &headers, body).await.unwrap_or_else(|fault| fault.response())
+    let handler = move |app: Arc<App>, id: RequestId, visitor: Visitor, headers: HeaderMap, body| async move {
+        completions(&app, (&id, &visitor.tenant, endpoint), &headers, body)
+            .await
+            .unwrap_or_else(|fault| fault.response())
     };
     parts.then(handler).boxed()
 }
 
 async fn completions<B: Buf + Send + 'static>(
     app: &App,
-    (id, endpoint): (&RequestId, Endpoint),
+    (id, tenant, endpoint): (&RequestId, &Tenant, Endpoint),
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, Fault> {
     let text = read_json(headers, body, app.body_limits()).await?;
-    let Admitted { running, form } = admit_text(app, id, endpoint, text).await?;
+    let Admitted { running, form } = admit_text(app, (id, tenant), endpoint, text).await?;
     let answer = Answer::new(app, endpoint, &form, running.len());
     let choices = Choices::new(running);
     Ok(match form.delivery {
@@ -185,11 +199,19 @@ async fn completions<B: Buf + Send + 'static>(
 fn socket(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     let path = warp::path!("v1" / "stream").and(warp::get());
     let slot = warp::ext::optional::<Slot>();
-    let parts = path.and(warp::ws()).and(with(app)).and(warp::ext::get::<RequestId>()).and(slot);
-    let upgrade = parts.map(|ws: Ws, app: Arc<App>, id: RequestId, slot| {
+    let asker = warp::ext::get::<RequestId>().and(warp::ext::get::<Visitor>());
+    let parts = path.and(warp::ws()).and(with(app)).and(asker).and(warp::header::headers_cloned()).and(slot);
+    let upgrade = parts.map(|ws: Ws, app: Arc<App>, id, visitor: Visitor, headers: HeaderMap, slot| {
         let limit = app.config.max_body_bytes;
         let ws = ws.max_message_size(limit).max_frame_size(limit);
-        ws.on_upgrade(move |socket| websocket::serve(app, id, socket, slot)).into_response()
+        let serve = move |socket| websocket::serve(app, (id, visitor.tenant), socket, slot);
+        let mut upgraded = ws.on_upgrade(serve).into_response();
+        // A browser that offers sub-protocols wants one taken.
+        if visitors::offered(&headers).any(|protocol| protocol == visitors::PROTOCOL) {
+            let taken = HeaderValue::from_static(visitors::PROTOCOL);
+            upgraded.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, taken);
+        }
+        upgraded
     });
     let plain = path.map(|| Fault::NotAnUpgrade.response());
     upgrade.or(plain).unify().boxed()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use specula_engine::Event;
+use specula_engine::{Event, Tenant};
 use specula_protocol::ServerFrame;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -32,9 +32,10 @@ const GOING_AWAY: u16 = 1001;
 const POLICY: u16 = 1008;
 
 /// Serves a socket until the client leaves, falls silent or the server closes. The slot keeps the connection's place.
-pub(crate) async fn serve(app: Arc<App>, id: RequestId, socket: WebSocket, slot: Option<Slot>) {
+pub(crate) async fn serve(app: Arc<App>, (id, tenant): (RequestId, Tenant), socket: WebSocket, slot: Option<Slot>) {
     let (frames, outgoing) = mpsc::channel(QUEUE);
-    let session = Session { app, id: id.clone(), socket, frames, running: HashMap::new(), tasks: JoinSet::new() };
+    let session =
+        Session { app, id: id.clone(), tenant, socket, frames, running: HashMap::new(), tasks: JoinSet::new() };
     if let Err(error) = session.run(outgoing).await {
         tracing::debug!(request = %id, %error, "a socket ended");
     }
@@ -46,6 +47,8 @@ struct Session {
     app: Arc<App>,
     /// Of the handshake; the log knows all its generations by it.
     id: RequestId,
+    /// Whose it is.
+    tenant: Tenant,
     socket: WebSocket,
     frames: mpsc::Sender<Outgoing>,
     /// By id: how to cancel; `None` once it was used.
@@ -162,7 +165,7 @@ impl Session {
         }
         let (cancel, cancelled) = oneshot::channel();
         self.running.insert(id.clone(), Some(cancel));
-        let asked = Asked { request: self.id.clone(), id, body: request };
+        let asked = Asked { request: self.id.clone(), tenant: self.tenant.clone(), id, body: request };
         self.tasks.spawn(generate(self.app.clone(), asked, self.frames.clone(), cancelled));
         Ok(())
     }
@@ -172,6 +175,7 @@ impl Session {
 struct Asked {
     /// Of the socket's handshake.
     request: RequestId,
+    tenant: Tenant,
     /// The client's own.
     id: String,
     /// The fields beside `type` and `id`.
@@ -180,8 +184,8 @@ struct Asked {
 
 /// Runs one generation, sending its frames as fast as the socket takes them.
 async fn generate(app: Arc<App>, asked: Asked, frames: mpsc::Sender<Outgoing>, mut cancelled: oneshot::Receiver<()>) {
-    let Asked { request, id, body } = asked;
-    let last = match admit_value(&app, &request, body).await {
+    let Asked { request, tenant, id, body } = asked;
+    let last = match admit_value(&app, (&request, &tenant), body).await {
         Err(fault) => {
             tracing::info!(%request, code = fault.code(), "refused");
             Some(fault)

@@ -6,9 +6,9 @@ mod asked;
 use specula_decoding::FinishReason;
 use specula_decoding::branches::Source;
 use specula_engine::{
-    Event, Failure, Finished, LaneKind, Method, ModelFacts, PluginFacts, Report, Round, Settings, Started, Totals,
-    allocation_name,
+    Event, Failure, Finished, LaneKind, Method, ModelFacts, Report, Round, Settings, Started, Totals, allocation_name,
 };
+use specula_policies::{CallCost, Card, Facts, Stamp, UploadCard, VersionCard};
 use specula_protocol as protocol;
 use specula_protocol::ServerFrame;
 
@@ -174,14 +174,58 @@ pub fn model_card(facts: &ModelFacts, created: u64) -> protocol::ModelCard {
     }
 }
 
-/// A loaded plugin.
-pub fn plugin_card(plugin: &PluginFacts) -> protocol::PluginCard {
-    protocol::PluginCard {
-        name: plugin.name.clone(),
+/// A plugin.
+pub fn plugin_card(card: Card) -> protocol::PluginCard {
+    let Card { name, kinds, digest, bytes, description, upload } = card;
+    let bare = protocol::PluginCard {
+        name,
         object: "plugin".into(),
-        kinds: plugin.kinds.iter().map(|&kind| kind.to_owned()).collect(),
-        digest: plugin.digest.clone(),
-        bytes: plugin.bytes as u64,
+        kinds: kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        digest,
+        bytes,
+        description,
+        owner: None,
+        visibility: None,
+        limits: None,
+        versions: Vec::new(),
+        report: None,
+    };
+    let Some(UploadCard { owner, visibility, versions, class, facts }) = upload else { return bare };
+    let version =
+        |v: VersionCard| protocol::PluginVersion { version: v.number, digest: v.digest, created: v.uploaded_s };
+    protocol::PluginCard {
+        owner: Some(owner),
+        visibility: Some(visibility.as_str().to_owned()),
+        limits: Some(class.as_str().to_owned()),
+        versions: versions.into_iter().map(version).collect(),
+        report: Some(plugin_report(facts)),
+        ..bare
+    }
+}
+
+/// What the examination of a plugin found.
+pub fn plugin_report(facts: Facts) -> protocol::PluginReport {
+    let cost = |cost: CallCost| protocol::PluginCallCost {
+        kind: cost.kind.as_str().to_owned(),
+        function: cost.function,
+        calls: cost.calls,
+        fuel: cost.fuel,
+        fuel_max: cost.fuel_max,
+        micros: cost.micros,
+    };
+    let stamp = |stamp: Stamp| protocol::PluginStamp {
+        stamp: if stamp.exact { "exact" } else { "lossy" }.to_owned(),
+        windows: stamp.windows,
+        tokens: stamp.tokens,
+        deviation: stamp.deviation,
+        total_variation: stamp.total_variation,
+    };
+    protocol::PluginReport {
+        interfaces: facts.interfaces,
+        code_bytes: facts.code_bytes,
+        compile_ms: facts.compile_ms,
+        costs: facts.costs.into_iter().map(cost).collect(),
+        stamp: facts.stamp.map(stamp),
     }
 }
 

@@ -53,9 +53,9 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         },
         Err(error) => println!("speculation      {error:#}"),
     }
-    match startup::plugins(args.plugins.as_deref()) {
+    match startup::plugins(args) {
         Ok(registry) => {
-            let names: Vec<String> = registry.list().into_iter().map(|p| p.name).collect();
+            let names: Vec<String> = registry.list("").into_iter().map(|p| p.name).collect();
             println!("plugins          {}", if names.is_empty() { "none".into() } else { names.join(", ") });
             if names.is_empty() {
                 println!("                 shipped plugins are missing: build with `cargo xtask build`");

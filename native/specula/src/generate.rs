@@ -4,17 +4,21 @@ mod batch;
 mod trace;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use specula_engine::{Engine, Event, Finished, PluginSpec, Round};
+use specula_policies::Recording;
 use specula_protocol::{GenerateRequest, Message, PluginChoice, Prompt, ServerFrame, Speculation, Stop};
 use specula_server::wire;
 
 use crate::options::EngineArgs;
 use crate::startup;
+
+/// Most rounds that are recorded.
+const RECORDED_ROUNDS: usize = 16;
 
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
@@ -91,6 +95,9 @@ pub(crate) struct GenerateArgs {
     // Named unlike `EngineArgs::plugins`: clap tells arguments apart by field name, flattened or not.
     #[arg(long, value_name = "NAME[=JSON]")]
     plugin: Vec<String>,
+    /// Write what plugins would see of the first rounds into a file, for `specula plugin run`.
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    record_window: Option<PathBuf>,
     /// Print token ids, text, certificate and per-round statistics as JSON.
     #[arg(long)]
     json: bool,
@@ -106,7 +113,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     }
     let request = request(args)?;
     let mut rounds = Vec::new();
-    let finished = answer(&engine, &request, |round| {
+    let finished = answer(&engine, &request, args.record_window.as_deref(), |round| {
         if !args.json {
             print!("{}", text(&round));
             std::io::stdout().flush()?;
@@ -131,20 +138,46 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
 fn answer(
     engine: &Engine,
     request: &GenerateRequest,
+    record: Option<&Path>,
     mut on_round: impl FnMut(Round) -> Result<()>,
 ) -> Result<Finished> {
     let specs = wire::request_specs(engine, request)?;
     let [spec] = specs.try_into().map_err(|_| anyhow!("one prompt and one choice make one generation"))?;
-    let mut events = engine.submit(engine.check(spec)?)?;
+    let prompt = spec.prompt.clone();
+    let mut request = engine.check(spec)?;
+    let recording = record.map(|path| {
+        let (to, rounds) = std::sync::mpsc::channel();
+        request.record(to);
+        (path, rounds)
+    });
+    let mut events = engine.submit(request)?;
     while let Some(event) = events.blocking_next() {
         match event {
             Event::Started(_) | Event::Prompt(_) => {}
             Event::Round(round) => on_round(round)?,
-            Event::Finished(finished) => return Ok(*finished),
+            Event::Finished(finished) => {
+                if let Some((path, rounds)) = recording {
+                    // All are sent before this event is.
+                    write_window(
+                        path,
+                        Recording::new(
+                            engine.plugin_model(),
+                            prompt,
+                            rounds.try_iter().take(RECORDED_ROUNDS).collect(),
+                        ),
+                    )?;
+                }
+                return Ok(*finished);
+            }
             Event::Failed(failure) => bail!(failure),
         }
     }
     bail!("the engine ended an answer without saying why")
+}
+
+fn write_window(path: &Path, recording: Recording) -> Result<()> {
+    let json = serde_json::to_string(&recording)? + "\n";
+    std::fs::write(path, json).with_context(|| format!("--record-window {}", path.display()))
 }
 
 fn text(round: &Round) -> String {

@@ -8,7 +8,9 @@ mod device;
 mod doctor;
 mod exactness;
 mod generate;
+mod keys;
 mod options;
+mod plugin;
 mod prompts;
 mod serve;
 mod startup;
@@ -42,6 +44,12 @@ enum Command {
     Train(train::TrainArgs),
     /// Tell whether a text bears the mark of the policy `watermark`.
     Watermark(Box<watermark::WatermarkArgs>),
+    /// Make, check, run and upload plugins.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
+    /// Examine the plugin on standard input; for this program itself.
+    #[command(name = plugin::EXAMINE, hide = true)]
+    ExaminePlugin(plugin::ExamineArgs),
     /// Tell what this machine and this binary have, and what is missing.
     Doctor(options::EngineArgs),
 }
@@ -61,6 +69,8 @@ fn main() -> Result<()> {
         Command::Exactness(args) => exactness::run(args),
         Command::Train(args) => train::run(&args),
         Command::Watermark(args) => watermark::run(&args),
+        Command::Plugin(command) => plugin::run(command),
+        Command::ExaminePlugin(args) => plugin::examine(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use specula_engine::Method;
+use specula_policies::Class;
+
+use crate::plugin::class;
 
 use crate::device::{Device, DraftDevice};
 
@@ -42,6 +45,10 @@ pub(crate) struct EngineArgs {
     /// Folder of plugins (*.wasm) to load beside the shipped ones; a plugin is named after its file.
     #[arg(long, env = "SPECULA_PLUGINS", value_name = "DIR")]
     pub(crate) plugins: Option<PathBuf>,
+    /// Limits of those plugins and, where there are no keys, of uploads: `interpreter` is for plugins that bring one along, in
+    /// JavaScript or Python.
+    #[arg(long, env = "SPECULA_PLUGIN_LIMITS", value_parser = class, default_value = "standard", value_name = "standard|interpreter")]
+    pub(crate) plugin_limits: Class,
     /// Generations running at once, round by round.
     #[arg(long, env = "SPECULA_MAX_RUNNING", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) max_running: u16,

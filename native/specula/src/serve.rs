@@ -2,16 +2,18 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use specula_server::{Server, ServerConfig};
+use specula_policies::{Quota, UploadSettings};
+use specula_server::{Server, ServerConfig, Visitors};
 use tokio::signal;
 use tracing_subscriber::EnvFilter;
 
 use crate::options::EngineArgs;
-use crate::startup;
+use crate::{keys, plugin, startup};
 
 #[derive(Args)]
 pub(crate) struct ServeArgs {
@@ -20,7 +22,14 @@ pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 picks a free one.
     #[arg(long, env = "SPECULA_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Allow an address that other machines can reach although there are no keys yet.
+    /// File of keys (TOML: `[[keys]]` with `owner`, `sha256` and, if you like, `exact_only` and `plugin_limits`). With it every
+    /// request needs one of them.
+    #[arg(long, env = "SPECULA_KEYS", value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Folder to keep uploaded plugins in; without it none are taken.
+    #[arg(long, env = "SPECULA_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Allow an address that other machines can reach although there are no keys.
     #[arg(long)]
     insecure: bool,
     /// Origin (scheme://host[:port]) of a foreign page that may use this server; repeatable.
@@ -55,16 +64,27 @@ enum LogFormat {
 
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
     start_log(&args)?;
-    if !args.listen.ip().is_loopback() && !args.insecure {
+    if !args.listen.ip().is_loopback() && args.keys.is_none() && !args.insecure {
         bail!(
             "--listen {}: anyone who reaches this address could use the server, and there are no keys; \
-             listen on 127.0.0.1, or say --insecure",
+             name some with --keys, listen on 127.0.0.1, or say --insecure",
             args.listen
         );
     }
-    let engine = startup::engine(&args.engine)?;
+    let visitors = match &args.keys {
+        Some(path) => Visitors::Keyed(keys::read(path)?),
+        None => Visitors::Open(args.engine.plugin_limits),
+    };
+    let mut plugins = startup::plugins(&args.engine)?;
+    if let Some(folder) = &args.data {
+        let settings =
+            UploadSettings { folder: folder.clone(), quota: Quota::default(), workshop: plugin::workshop()? };
+        plugins.take_uploads(settings).with_context(|| format!("--data {}", folder.display()))?;
+    }
+    let engine = startup::engine_with(&args.engine, plugins)?;
     let config = ServerConfig {
         listen: args.listen,
+        visitors,
         allowed_origins: args.allow_origin,
         drain_timeout: Duration::from_secs(args.drain_seconds),
         header_timeout: Duration::from_secs(args.header_seconds),

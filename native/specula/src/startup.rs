@@ -1,12 +1,11 @@
 //! From options to a running engine: the pair, the plugins, the threads.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use specula_engine::{Engine, EngineConfig};
 use specula_models::{Exits, Form, Latency, LoadedModel, Streams};
-use specula_policies::{Limits, Registry};
+use specula_policies::Registry;
 
 use crate::coverage;
 use crate::device;
@@ -24,14 +23,28 @@ pub(crate) static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
 
 /// Starts an engine on the models named, else on the embedded pair.
 pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
-    engine_of(args, pair(args)?, args.draft_device.latency)
+    engine_with(args, plugins(args)?)
+}
+
+/// Starts an engine on them with these plugins.
+pub(crate) fn engine_with(args: &EngineArgs, plugins: Registry) -> Result<Engine> {
+    start(args, pair(args)?, args.draft_device.latency, plugins)
 }
 
 /// Starts an engine on models already loaded; `draft_latency` makes the draft's device a simulated one.
 pub(crate) fn engine_of(
     args: &EngineArgs,
+    pair: (LoadedModel, Option<LoadedModel>),
+    draft_latency: Option<Latency>,
+) -> Result<Engine> {
+    start(args, pair, draft_latency, plugins(args)?)
+}
+
+fn start(
+    args: &EngineArgs,
     (target, draft): (LoadedModel, Option<LoadedModel>),
     draft_latency: Option<Latency>,
+    plugins: Registry,
 ) -> Result<Engine> {
     for model in [Some(&target), draft.as_ref()].into_iter().flatten() {
         tracing::info!(model = model.name, by = model.model.computed_by(), "computed");
@@ -44,7 +57,7 @@ pub(crate) fn engine_of(
         target,
         draft,
         draft_latency,
-        plugins: Arc::new(plugins(args.plugins.as_deref())?),
+        plugins: Arc::new(plugins),
         default_method: args.method,
         max_running: usize::from(args.max_running),
         max_waiting: usize::from(args.max_waiting),
@@ -89,13 +102,13 @@ pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Opt
 }
 
 /// The shipped plugins, and those of a folder. A bad file is reported and left out.
-pub(crate) fn plugins(folder: Option<&Path>) -> Result<Registry> {
-    let registry = Registry::new(Limits::default())?;
+pub(crate) fn plugins(args: &EngineArgs) -> Result<Registry> {
+    let registry = Registry::new(args.plugin_limits.limits())?;
     for (file, bytes) in dist::PLUGINS {
         let name = file.strip_suffix(".wasm").unwrap_or(file);
         registry.load(name, bytes).with_context(|| format!("shipped plugin `{name}`"))?;
     }
-    if let Some(folder) = folder {
+    if let Some(folder) = &args.plugins {
         if !folder.is_dir() {
             anyhow::bail!("--plugins {}: no such folder", folder.display());
         }

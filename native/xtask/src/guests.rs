@@ -46,7 +46,12 @@ pub(crate) fn compile(toolchain: &Toolchain, what: &str, guests: &[Guest]) -> Re
     let along = if toolchain.build_std.is_some() { ", with the standard library" } else { "" };
     eprintln!("==> {what}: {} with {}{along}{first}", names.join(", "), toolchain.rustc.display());
     let start = Instant::now();
-    let status = command(toolchain, guests).status().context("cargo cannot be started")?;
+    let mut command = cargo(toolchain, &crate::files::root(), &target_dir);
+    command.args(["--profile", "wasm"]);
+    for guest in guests {
+        command.args(["-p", &guest.package]);
+    }
+    let status = command.status().context("cargo cannot be started")?;
     if !status.success() {
         bail!("{what} did not compile");
     }
@@ -55,9 +60,10 @@ pub(crate) fn compile(toolchain: &Toolchain, what: &str, guests: &[Guest]) -> Re
     Ok(guests.iter().map(|guest| folder.join(format!("{}.wasm", guest.package.replace('-', "_")))).collect())
 }
 
-fn command(toolchain: &Toolchain, guests: &[Guest]) -> Command {
+/// `cargo build` for wasm32 of what lies in a folder, without a profile yet.
+pub(crate) fn cargo(toolchain: &Toolchain, folder: &Path, target_dir: &Path) -> Command {
     let mut command = Command::new(&toolchain.cargo);
-    command.current_dir(crate::files::root());
+    command.current_dir(folder);
     // What the outer cargo has set would bind the inner one to the wrong toolchain and flags.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -67,13 +73,10 @@ fn command(toolchain: &Toolchain, guests: &[Guest]) -> Command {
         }
     }
     command.env("RUSTC", &toolchain.rustc);
-    command.args(["build", "--profile", "wasm", "--target", TARGET, "--target-dir"]).arg(toolchain.target_dir());
+    command.args(["build", "--target", TARGET, "--target-dir"]).arg(target_dir);
     if let Some(linker) = &toolchain.build_std {
         command.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
         command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-    }
-    for guest in guests {
-        command.args(["-p", &guest.package]);
     }
     command
 }

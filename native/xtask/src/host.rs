@@ -21,6 +21,16 @@ pub(crate) fn specula(subcommand: &str, args: &[&str]) -> Result<()> {
     exit(status.code().unwrap_or(1))
 }
 
+/// Serves, and keeps uploaded plugins in the target folder unless told where.
+pub(crate) fn serve(args: &[&str]) -> Result<()> {
+    let told = args.iter().any(|arg| arg.starts_with("--data")) || std::env::var_os("SPECULA_DATA").is_some();
+    let data = files::root().join("target/data");
+    match data.to_str().filter(|_| !told) {
+        Some(data) => specula("serve", &[args, &["--data", data]].concat()),
+        None => specula("serve", args),
+    }
+}
+
 /// All tests: the guest SDK's on this machine, then those of the host crates and of `tests/`. With arguments only the
 /// latter. cargo's exit code becomes ours.
 pub(crate) fn test(args: &[&str]) -> Result<()> {

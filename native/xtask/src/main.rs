@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds plugins, page and host, runs the server and the test ladder.
 
+mod authors;
 mod clients;
 mod doctor;
 mod files;
@@ -20,6 +21,7 @@ cargo xtask COMMAND
   serve [ARGS]                  build, then `specula serve ARGS`
   test [ARGS]                   build, then all tests; ARGS go to `cargo test`
   clients                       build, then OpenAI's packages and schemathesis against the server
+  authors                       build, then plugins in Rust, JavaScript and Python as `specula plugin new` makes them
   exactness [ARGS]              build, then `specula exactness ARGS`: every method against the target alone
   lint                          formatting and clippy, without changing anything
   doctor                        what this machine can build and test, and what is missing
@@ -35,7 +37,7 @@ fn main() -> Result<()> {
         ["wasm"] => wasm(MayInstall::No),
         ["serve", rest @ ..] => {
             build(MayInstall::Yes)?;
-            host::specula("serve", rest)
+            host::serve(rest)
         }
         ["test", rest @ ..] => {
             build(MayInstall::Yes)?;
@@ -44,6 +46,10 @@ fn main() -> Result<()> {
         ["clients"] => {
             build(MayInstall::Yes)?;
             clients::run()
+        }
+        ["authors"] => {
+            build(MayInstall::Yes)?;
+            authors::run(&Toolchain::find(MayInstall::No)?)
         }
         ["exactness", rest @ ..] => {
             build(MayInstall::Yes)?;

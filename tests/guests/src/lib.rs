@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use wit_component::StringEncoding;
 
 /// A guest under `tests/plugins` as a plugin file.
@@ -69,6 +70,11 @@ pub fn world(kind: &str) -> &'static str {
         "configured" => "acceptor+configurable",
         other => panic!("no kind of plugin: {other}"),
     }
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The workspace's root.

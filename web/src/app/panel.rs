@@ -1,10 +1,11 @@
 //! Settings, and the lists that they choose from.
 
 use specula_protocol::{ModelCard, PluginCard};
+use wasm_bindgen::JsValue;
 
 use super::App;
 use crate::settings::{Field, Limits};
-use crate::{dom, storage};
+use crate::{dom, lists, storage, upload};
 
 impl App {
     pub(super) fn edited(&mut self) {
@@ -38,6 +39,20 @@ impl App {
             Ok(cards) => self.plugins.show(&cards, &self.settings),
             Err(reason) => self.complain(&reason),
         }
+    }
+
+    pub(super) fn upload(&mut self, file: &web_sys::File) -> Result<(), JsValue> {
+        self.upload_report.set_text_content(Some(&format!("{} is being examined …", file.name())));
+        upload::send(file)
+    }
+
+    pub(super) fn uploaded(&mut self, outcome: Result<PluginCard, String>) -> Result<(), JsValue> {
+        let told = match &outcome {
+            Ok(card) => upload::told(card),
+            Err(reason) => reason.clone(),
+        };
+        self.upload_report.set_text_content(Some(&told));
+        if outcome.is_ok() { lists::request_plugins() } else { Ok(()) }
     }
 
     pub(super) fn panel_is_open(&self) -> bool {

@@ -24,8 +24,8 @@ impl Sequence {
     /// The target's own draws over the rows, and what the acceptance policy makes of them.
     pub(super) fn accept(&mut self, proposed: &Proposed, passed: &Passed) -> Result<Accepted, Trouble> {
         match proposed.tree.as_chain() {
-            // Plugins see a whole window in one call.
-            Some(window) if self.acceptance.is_some() || self.chain.has_plugins() => {
+            // Plugins see a whole window in one call, and so does who records it.
+            Some(window) if self.acceptance.is_some() || self.chain.has_plugins() || self.recorder.is_some() => {
                 self.accept_window(window, proposed, passed)
             }
             _ => self.walk(proposed, passed),
@@ -92,6 +92,14 @@ impl Sequence {
         if !self.plugged.is_empty() {
             self.lanes.push(self.clock.span(LaneKind::Policy, begin, Instant::now()));
         }
+    }
+
+    /// Lets the round be recorded, if someone wishes: its window or, of a tree, the path that was kept.
+    pub(super) fn record(&mut self, proposed: &Proposed, accepted: &Accepted) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let kept = || accepted.path.iter().map(|&node| proposed.tree.token(node)).collect();
+        let window = proposed.tree.as_chain().map_or_else(kept, <[TokenId]>::to_vec);
+        recorder.window(&self.chain, (window, &proposed.log_q), &accepted.rows);
     }
 
     /// Asks the acceptance policy.

@@ -153,7 +153,7 @@ impl Sequence {
             sampling: self.chain.sampling().clone(),
             settings: self.now,
             noise: self.chain.noise().clone(),
-            wants_q: self.acceptance.is_some(),
+            wants_q: self.acceptance.is_some() || self.recorder.is_some(),
         };
         self.draft = Some(DraftLink::open(worker, self.id, opening)?);
         Ok(())

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use specula_decoding::{FinishReason, TokenBytes, branches::Allocation};
 use specula_engine::{
-    Event, Failure, Finished, LookAhead, Method, Metrics, ModelFacts, Origin, PluginFacts, Refused, Report,
-    RequestError, RequestSpec, Roots, Round, Settings, Started, Token, Totals,
+    Event, Failure, Finished, LookAhead, Method, Metrics, ModelFacts, Origin, Refused, Report, RequestError,
+    RequestSpec, Roots, Round, Settings, Started, Token, Totals,
 };
+use specula_policies::{Limits, Registry};
 use tokio::sync::{Notify, mpsc};
 
 use crate::answer::Answer;
@@ -18,6 +19,7 @@ use crate::answer::Answer;
 pub struct Engine {
     facts: Arc<ModelFacts>,
     token_bytes: Arc<TokenBytes>,
+    registry: Arc<Registry>,
     draining: Arc<AtomicBool>,
     running: Arc<AtomicUsize>,
 }
@@ -109,7 +111,13 @@ impl Engine {
             draft_refused: None,
             max_window: 16,
         };
-        Self { facts: Arc::new(facts), token_bytes: Arc::default(), draining: Arc::default(), running: Arc::default() }
+        Self {
+            facts: Arc::new(facts),
+            token_bytes: Arc::default(),
+            registry: Arc::new(Registry::new(Limits::default()).expect("the sandbox works here")),
+            draining: Arc::default(),
+            running: Arc::default(),
+        }
     }
 
     /// Generations whose stream is still held.
@@ -178,8 +186,8 @@ impl Engine {
         Ok(EventStream { events, cancelled })
     }
 
-    pub(crate) fn plugins(&self) -> Vec<PluginFacts> {
-        vec![PluginFacts { name: "typical".into(), kinds: vec!["acceptance"], digest: "sha256:00".into(), bytes: 9 }]
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     pub(crate) fn metrics(&self) -> Metrics {

@@ -16,7 +16,7 @@ async fn facts_are_served() {
     let models = server.get("/v1/models").await.json();
     assert_eq!((&models["object"], &models["data"][0]["id"]), (&json!("list"), &json!("double")));
     assert_eq!(models["data"][0]["methods"], json!(["none"]));
-    assert_eq!(server.get("/v1/plugins").await.json()["data"][0]["name"], "typical");
+    assert_eq!(server.get("/v1/plugins").await.json(), json!({"object": "list", "data": []}));
     let head = server.ask("HEAD /v1/models", "", b"").await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     let metrics = server.get("/metrics").await;
@@ -114,6 +114,8 @@ async fn foreign_pages_are_refused_everywhere() {
     let own = format!("origin: http://{}\r\n", server.address);
     assert_eq!(server.ask("GET /v1/models", &own, b"").await.status, 200);
     let lab = "origin: https://lab.example\r\naccess-control-request-method: POST\r\n";
+    let upload = server.ask("PUT /v1/plugins/a", "origin: https://lab.example\r\n", b"").await;
+    assert_eq!((upload.status, &upload.json()["error"]["code"]), (403, &json!("uploads_need_keys")));
     let preflight = server.ask("OPTIONS /v1/completions", lab, b"").await;
     assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (204, Some("https://lab.example")));
     let allowed = server.ask("GET /v1/models", lab, b"").await;

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 use specula_decoding::TokenId;
-use specula_engine::{LogProbsSpec, OnFailure, OutputFormat, PluginSpec, RequestError, RequestSpec, SettingsSpec};
+use specula_engine::{
+    LogProbsSpec, OnFailure, OutputFormat, PluginSpec, RequestError, RequestSpec, SettingsSpec, Tenant,
+};
 use specula_protocol as protocol;
 use specula_protocol::{GenerateRequest, LogProbsAsked, Prompt};
 
@@ -178,6 +180,8 @@ pub fn spec_without_prompt(request: &GenerateRequest) -> Result<RequestSpec, Req
         plugins: plugin_specs(request)?,
         format: output_format(request)?,
         exact_only: false,
+        // Whoever knows says so.
+        tenant: Tenant::default(),
     })
 }
 
@@ -297,6 +301,7 @@ mod tests {
             }],
             format: Some(OutputFormat::JsonSchema(serde_json::json!({"type": "array"}))),
             exact_only: false,
+            tenant: Tenant::default(),
         };
         assert_eq!(spec, want);
     }

@@ -35,7 +35,7 @@ pub(super) fn run(engine: &Engine, args: &GenerateArgs, file: &Path) -> Result<(
             ..asked.clone()
         };
         let mut content = String::new();
-        let finished = answer(engine, &request, |round| {
+        let finished = answer(engine, &request, None, |round| {
             content += &text(&round);
             Ok(())
         })

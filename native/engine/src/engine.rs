@@ -451,11 +451,6 @@ impl Engine {
     }
 }
 
-fn factory(model: &LoadedModel) -> ModelFactory {
-    let model = model.model.clone();
-    Arc::new(move || model.session())
-}
-
 /// The draft with rows of the target's size, on the device that it is to run on.
 fn draft_factory(draft: &LoadedModel, rows: usize, latency: Option<Latency>) -> ModelFactory {
     let own = draft.model.clone();

@@ -110,7 +110,6 @@ pub(crate) struct Sequence {
     full_since: Option<Instant>,
     report: Report,
     plugged: Plugged,
-    exact_only: bool,
     logprobs: Option<LogProbsSpec>,
     /// The prompt's tokens, as far as they are prefilled, until they are told; `None` if nobody asked.
     echo: Option<Vec<PromptToken>>,
@@ -218,7 +217,6 @@ impl Sequence {
             full_since: None,
             report,
             plugged,
-            exact_only,
             logprobs,
             echo: echo.then(Vec::new),
             lanes: Vec::new(),

@@ -98,16 +98,15 @@ impl Measured<'_> {
         RowCosts(known.map(|(rows, _, ms)| (rows, ms)).collect())
     }
 
-    /// Milliseconds of serial drafting per draft token on a stage: of `sps`, which drafts every window serially. `None` if it
-    /// was not measured there.
+    /// Milliseconds of serial drafting per draft token on a stage, the median over rounds: of `sps`, which drafts every window
+    /// serially. `None` if it was not measured there.
     pub(crate) fn draft_step_ms(&self, stage: usize) -> Option<f64> {
-        let (mut micros, mut tokens) = (0, 0);
+        let mut steps = Vec::new();
         for entrant in self.on_stage(stage).filter(|entrant| self.contender(*entrant).method() == "sps") {
-            for parts in (0..self.plan.temperatures.len()).flat_map(|t| self.parts(entrant, t)) {
-                micros += parts.serial;
-                tokens += parts.rows - 1;
-            }
+            let rounds = (0..self.plan.temperatures.len()).flat_map(|t| self.parts(entrant, t));
+            steps.extend(rounds.filter(|parts| parts.rows > 1).map(|p| p.serial as f64 / (p.rows - 1) as f64 / 1e3));
         }
-        (tokens > 0).then(|| micros as f64 / tokens as f64 / 1e3)
+        steps.sort_by(f64::total_cmp);
+        steps.get(steps.len() / 2).copied()
     }
 }

@@ -1,5 +1,7 @@
 //! Sums answers up: a line for every entrant and temperature, and what is computed from several of them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use specula_engine::Totals;
 use specula_protocol::EffectiveSettings;
@@ -44,6 +46,8 @@ pub(crate) struct Line {
     pub(crate) draft: String,
     /// As in force in the first answer.
     pub(crate) settings: Option<EffectiveSettings>,
+    /// With `auto`: rounds of each method that it chose.
+    pub(crate) chosen: BTreeMap<&'static str, u64>,
     /// Draft tokens verified per round.
     pub(crate) mean_window: f64,
     pub(crate) answers: usize,
@@ -146,11 +150,16 @@ fn line(measured: &Measured<'_>, entrant: usize, temperature: usize) -> Line {
     let pairs = measured.pairs((entrant, 0), temperature);
     let walls = |entrant| measured.of(entrant, temperature).map(Answer::wall_speed).sum::<f64>();
     let round = parts::mean(&measured.parts(entrant, temperature));
+    let mut chosen = BTreeMap::new();
+    for (method, rounds) in turns().flat_map(|turn| &turn.report.chosen) {
+        *chosen.entry(method.name()).or_default() += rounds;
+    }
     Line {
         temperature: measured.plan.temperatures[temperature],
         method: measured.contender(entrant).name.clone(),
         draft: measured.draft(entrant),
         settings: turns().next().map(|turn| wire::effective_settings(&turn.report.settings)),
+        chosen,
         mean_window: sums.drafted as f64 / rounds,
         answers: answers().count(),
         tokens: answers().map(Answer::tokens).sum(),
@@ -201,11 +210,10 @@ fn mirror(measured: &Measured<'_>, stage: usize, temperature: usize) -> Option<M
     let serial = best(&["sps", "lookup", "recycling"]).unwrap_or(0);
     let costs = measured.pass_costs();
     let step = measured.draft_step_ms(stage);
-    // The draft's acceptance, from all who verified its windows.
+    // The draft's acceptance, from all who verified its windows: a slower draft guesses the same.
     let mut drafted = Totals::default();
-    measured
-        .on_stage(stage)
-        .filter(|entrant| ["sps", "mirror"].contains(&measured.contender(*entrant).method()))
+    (0..measured.plan.entrants.len())
+        .filter(|entrant| ["sps", "ssd", "mirror"].contains(&measured.contender(*entrant).method()))
         .for_each(|entrant| drafted += &measured.totals(entrant, temperature));
     let accepted = accepted(&drafted);
     let accept = |entrant| parts::mean(&measured.parts(entrant, temperature)).accept_ms;

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use specula_protocol::EffectiveSettings;
-
 use super::conditions::{Conditions, Told};
 use super::summary::{Line, Summary};
 
@@ -90,9 +88,9 @@ pub(crate) fn conditions(c: &Conditions) -> Vec<String> {
     lines
 }
 
-/// γ and whatever else the method has.
-pub(crate) fn settings(settings: Option<&EffectiveSettings>) -> String {
-    let Some(s) = settings else { return "-".into() };
+/// γ and whatever else the method has; of `auto`, in how many rounds it chose which.
+fn settings(line: &Line) -> String {
+    let Some(s) = &line.settings else { return "-".into() };
     if s.method == "none" || s.window == 0 {
         return "-".into();
     }
@@ -103,6 +101,7 @@ pub(crate) fn settings(settings: Option<&EffectiveSettings>) -> String {
     add("B", s.branch_budget.map(|b| b.to_string()));
     add("roots", s.roots.clone());
     add("η", s.streams.map(|n| n.to_string()));
+    told.extend(line.chosen.iter().map(|(method, rounds)| format!("{method} in {rounds} rounds")));
     told.join(", ")
 }
 
@@ -143,7 +142,7 @@ fn methods(summary: &Summary) -> Table {
             line.temperature.to_string(),
             line.method.clone(),
             line.draft.clone(),
-            settings(line.settings.as_ref()),
+            settings(line),
             format!("{:.1}", line.mean_tokens_per_second),
             ratio(line.speedup, line.speedup_interval),
             format!("{:.2}", line.speedup_of_totals),

@@ -150,8 +150,8 @@ impl Pace {
     fn learn(&mut self, all: bool, seconds: f64) {
         let lately = if all { &mut self.all } else { &mut self.own };
         lately.times = lately.times.saturating_add(1);
-        // The mean of the first, then of some eight.
-        lately.seconds += (seconds - lately.seconds) / f64::from(lately.times.min(8));
+        // The mean of the first, then of some four.
+        lately.seconds += (seconds - lately.seconds) / f64::from(lately.times.min(4));
     }
 }
 

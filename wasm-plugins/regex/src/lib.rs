@@ -32,21 +32,20 @@ struct Shared {
 }
 
 impl Shared {
-    /// The state after a token; tokens without text, the end among them, lead nowhere.
+    /// The state after a token. The end, where it may come, leaves it as it is: a row behind it is drawn from too.
     fn after(&self, state: StateID, token: Token) -> StateID {
+        if self.end_tokens.contains(&token) && self.dfa.is_match_state(self.dfa.next_eoi_state(state)) {
+            return state;
+        }
         let bytes = self.tokens.get(token as usize).map_or(&[][..], |bytes| bytes);
-        let dead = if bytes.is_empty() { StateID::ZERO } else { state };
-        bytes.iter().fold(dead, |state, byte| self.dfa.next_state(state, *byte))
+        let begin = if bytes.is_empty() { StateID::ZERO } else { state };
+        bytes.iter().fold(begin, |state, byte| self.dfa.next_state(state, *byte))
     }
 
     fn mask(&self, state: StateID) -> Vec<u32> {
         let mut mask = vec![0_u32; self.tokens.len().div_ceil(32)];
-        let mut allow = |token: usize| mask[token / 32] |= 1 << (token % 32);
         let fits = |token: &usize| !self.dfa.is_dead_state(self.after(state, *token as Token));
-        (0..self.tokens.len()).filter(fits).for_each(&mut allow);
-        if self.dfa.is_match_state(self.dfa.next_eoi_state(state)) {
-            self.end_tokens.iter().for_each(|token| allow(*token as usize));
-        }
+        (0..self.tokens.len()).filter(fits).for_each(|token| mask[token / 32] |= 1 << (token % 32));
         mask
     }
 }

@@ -100,11 +100,13 @@ pub(crate) fn regex(config: &Value) -> Box<dyn Rule> {
     let start = dfa.start_state(&start::Config::new().anchored(Anchored::Yes)).expect("it can be anchored");
     // The models of these tests: a token is a character of ASCII, and 0 ends.
     plain(move |text, prompt, row| {
-        let before = text[prompt..].iter().fold(start, |state, token| dfa.next_state(state, *token as u8));
+        let may_end = |state| dfa.is_match_state(dfa.next_eoi_state(state));
+        let step = |state, token: TokenId| {
+            if token == 0 && may_end(state) { state } else { dfa.next_state(state, token as u8) }
+        };
+        let before = text[prompt..].iter().fold(start, |state, token| step(state, *token));
         for token in 0..row.vocab_size() as TokenId {
-            let goes_on = !dfa.is_dead_state(dfa.next_state(before, token as u8));
-            let ends = token == 0 && dfa.is_match_state(dfa.next_eoi_state(before));
-            if !goes_on && !ends {
+            if dfa.is_dead_state(step(before, token)) {
                 row.forbid(token);
             }
         }

@@ -88,8 +88,20 @@ fn run_replays_a_window_that_generate_recorded() {
     let folder = Folder::new();
     let window = folder.path().join("window.json");
     let window = window.to_str().expect("readable");
-    let args =
-        ["--prompt", &questions(1)[0], "--seed", "4", "--temperature", "0.8", "--max-tokens", "24", "--method", "sps"];
+    let args = [
+        "--prompt",
+        &questions(1)[0],
+        "--seed",
+        "4",
+        "--temperature",
+        "0.8",
+        "--max-tokens",
+        "24",
+        "--method",
+        "sps",
+        "--window",
+        "4",
+    ];
     let bare = generate(&args);
     let recorded = generate(&[&args[..], &["--record-window", window]].concat());
     assert_eq!(recorded.tokens, bare.tokens, "who watches changes nothing");

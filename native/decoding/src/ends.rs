@@ -116,6 +116,11 @@ impl Ends {
         Ok(Judged { kept, pieces, reason })
     }
 
+    /// Whether this token ends the text wherever it comes.
+    pub fn is_end_token(&self, token: TokenId) -> bool {
+        self.conditions.end_tokens.contains(&token)
+    }
+
     /// Tokens committed so far, the one that ended the text included.
     pub fn committed(&self) -> usize {
         self.committed

@@ -47,6 +47,18 @@ impl TokenTree {
         depths.into_iter().max().unwrap_or(0)
     }
 
+    /// The tree without the nodes that hold certain tokens and all that hangs off them.
+    pub fn without(&self, cut: impl Fn(TokenId) -> bool) -> Self {
+        let mut kept = Self::default();
+        let mut places: Vec<Option<usize>> = Vec::with_capacity(self.len());
+        for (token, parent) in self.nodes() {
+            let parent = parent.map(|parent| places[parent]);
+            let place = (!cut(token) && parent != Some(None)).then(|| kept.push(token, parent.flatten()));
+            places.push(place);
+        }
+        kept
+    }
+
     /// The path of first children, as a tree of its own.
     pub fn first_path(&self) -> Self {
         let mut tokens = Vec::new();
@@ -114,5 +126,9 @@ mod tests {
         tree.push(4, Some(a));
         tree.push(5, Some(c));
         assert_eq!((tree.depth(), tree.first_path()), (3, TokenTree::chain(&[1, 3, 5])));
+        let cut = tree.without(|token| token == 3 || token == 2);
+        assert_eq!(cut.nodes().collect::<Vec<_>>(), [(1, None), (4, Some(0))]);
+        assert_eq!(tree.without(|_| false), tree);
+        assert!(tree.without(|token| token < 3).is_empty());
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct FastDecoder {
     norm: Vec<f32>,
     head: Matrix,
     exits: BTreeMap<usize, ExitLayer>,
+    /// The head that exits read with, unless it is the head itself: they only rank, so int8 serves.
+    exit_head: Option<Matrix>,
     streams: Option<StreamLayers>,
 }
 
@@ -100,9 +102,11 @@ impl FastDecoder {
         let c = &config;
         const EMBEDDINGS: &str = "model.embed_tokens";
         let table = |name| weights.packed(c.vocab_size, c.hidden, name);
+        let head = table(if c.tied_head { EMBEDDINGS } else { "lm_head" })?;
         let decoder = Self {
             embeddings: if c.tied_head { None } else { Some(table(EMBEDDINGS)?) },
-            head: table(if c.tied_head { EMBEDDINGS } else { "lm_head" })?,
+            exit_head: head.in_int8(),
+            head,
             layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<Result<_, _>>()?,
             norm: weights.values(c.hidden, "model.norm.weight")?,
             crew: Crew::alone(),
@@ -122,6 +126,7 @@ impl FastDecoder {
         let hidden = self.config.hidden;
         let pack = |(layer, adapter): (&usize, &Adapter)| {
             let weights = Matrix::f32(hidden, hidden, &flat(&adapter.weights)?).map_err(|e| e.to_string())?;
+            let weights = weights.in_int8().unwrap_or(weights);
             Ok((*layer, ExitLayer { weights, bias: flat(&adapter.bias)? }))
         };
         self.exits = exits.adapters.iter().map(pack).collect::<Result<_, String>>()?;
@@ -172,7 +177,11 @@ impl FastDecoder {
             }
         };
         norm_rows(team.isa(), states, &self.norm, self.config.rms_eps, &mut rows.normed);
-        products(team, &[&self.head], &rows.normed, &mut rows.scratch, logits);
+        let head = match &self.exit_head {
+            Some(head) if layer < self.config.layers => head,
+            _ => &self.head,
+        };
+        products(team, &[head], &rows.normed, &mut rows.scratch, logits);
     }
 }
 

@@ -34,7 +34,17 @@ impl Proposed {
 
 impl Sequence {
     /// At most `len` levels of draft tokens, by the method in force.
+    ///
+    /// End tokens are left out: nothing follows them, so that an own draw gives them as well as an accepted draft token
+    /// would, and rules may forbid all that could follow.
     pub(super) fn propose(&mut self, len: usize, learned: &mut Learned) -> Result<Proposed, Trouble> {
+        let mut proposed = self.guess(len, learned)?;
+        proposed.tree = proposed.tree.without(|token| self.ends.is_end_token(token));
+        proposed.log_q.truncate(proposed.tree.len());
+        Ok(proposed)
+    }
+
+    fn guess(&mut self, len: usize, learned: &mut Learned) -> Result<Proposed, Trouble> {
         Ok(match self.now.method {
             Method::Auto | Method::None => {
                 Proposed { origin: Origin::Plain, ..Proposed::seen(TokenTree::default(), Guesser::Draft) }

@@ -1,6 +1,8 @@
 //! Lets only texts pass that match a regular expression from beginning to end: forbids every token after which no match is
 //! possible any more, and the end before there is one.
 
+mod living;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -27,6 +29,7 @@ struct Shared {
     dfa: dense::DFA<Vec<u32>>,
     tokens: Vec<Vec<u8>>,
     end_tokens: Vec<Token>,
+    living: living::Living,
     /// What was worked out of late: masks by state.
     masks: RefCell<BTreeMap<StateID, Vec<u32>>>,
 }
@@ -44,7 +47,7 @@ impl Shared {
 
     fn mask(&self, state: StateID) -> Vec<u32> {
         let mut mask = vec![0_u32; self.tokens.len().div_ceil(32)];
-        let fits = |token: &usize| !self.dfa.is_dead_state(self.after(state, *token as Token));
+        let fits = |token: &usize| self.living.has(self.after(state, *token as Token));
         (0..self.tokens.len()).filter(fits).for_each(|token| mask[token / 32] |= 1 << (token % 32));
         mask
     }
@@ -67,8 +70,8 @@ impl Sampling for Regex {
         let state = state.map_err(|error| fault(error.to_string()))?;
         let ids: Vec<Token> = (0..model.vocab_size).collect();
         let tokens = ids.chunks(4096).flat_map(context::token_bytes).collect();
-        let end_tokens = model.end_tokens.clone();
-        Ok(Self { shared: Rc::new(Shared { dfa, tokens, end_tokens, masks: RefCell::default() }), state })
+        let (end_tokens, living) = (model.end_tokens.clone(), living::living(&dfa, state));
+        Ok(Self { shared: Rc::new(Shared { dfa, tokens, end_tokens, living, masks: RefCell::default() }), state })
     }
 
     fn adjust(&self, draft: &[Token], first: u32) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! Twins of the sampling rules: a function of the whole text before a row.
 
 use regex_automata::dfa::{Automaton, dense};
+use regex_automata::util::primitives::StateID;
 use regex_automata::util::{start, syntax};
 use regex_automata::{Anchored, MatchKind};
 use serde_json::Value;
@@ -91,6 +92,18 @@ pub(crate) fn watermark(config: &Value) -> Box<dyn Rule> {
     })
 }
 
+/// Whether some text behind a state ends in a match. The end that leaves a state as it is needs no text.
+fn leads_to_a_match(dfa: &dense::DFA<Vec<u32>>, state: StateID, seen: &mut Vec<StateID>) -> bool {
+    if dfa.is_match_state(dfa.next_eoi_state(state)) {
+        return true;
+    }
+    if seen.contains(&state) {
+        return false;
+    }
+    seen.push(state);
+    (0..=255).any(|byte| leads_to_a_match(dfa, dfa.next_state(state, byte), seen))
+}
+
 pub(crate) fn regex(config: &Value) -> Box<dyn Rule> {
     let dfa = dense::Builder::new()
         .configure(dense::Config::new().match_kind(MatchKind::All))
@@ -106,7 +119,7 @@ pub(crate) fn regex(config: &Value) -> Box<dyn Rule> {
         };
         let before = text[prompt..].iter().fold(start, |state, token| step(state, *token));
         for token in 0..row.vocab_size() as TokenId {
-            if dfa.is_dead_state(step(before, token)) {
+            if !leads_to_a_match(&dfa, step(before, token), &mut Vec::new()) {
                 row.forbid(token);
             }
         }

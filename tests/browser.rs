@@ -100,7 +100,7 @@ async fn what_is_impossible_is_said_and_can_be_mended() {
 async fn connected(server: &Server) -> Browser {
     let browser = Browser::open(server).await;
     browser.until("document.querySelector('#connection').dataset.state === 'connected'").await;
-    browser.until("document.querySelector('#method').value === 'mirror'").await;
+    browser.until("document.querySelector('#method').value === 'auto'").await;
     browser.until("document.querySelector('#plugin-min-p') !== null").await;
     browser.click("#settings summary").await;
     browser

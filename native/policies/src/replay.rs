@@ -146,7 +146,11 @@ impl Replay<'_> {
                 self.tell("open", None, Ok("with the prompt, if it is told of it".to_owned()))?;
                 Ok(opened.policy)
             }
-            Err(error) => Err(self.tell("open", None, Err(error)).err().unwrap_or_default()),
+            Err(error) => {
+                // Of a failure it tells nothing but that.
+                let _ = self.tell("open", None, Err(error));
+                Err(())
+            }
         }
     }
 

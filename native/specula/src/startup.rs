@@ -20,6 +20,8 @@ pub(crate) static PAGE: &[(&str, &[u8])] = dist::PAGE;
 
 pub(crate) static TARGET: &[u8] = include_bytes!("../../weights/target.gguf");
 pub(crate) static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
+static EXITS: &[u8] = include_bytes!("../../weights/exit.safetensors");
+static STREAMS: &[u8] = include_bytes!("../../weights/streams.safetensors");
 
 /// Starts an engine on the models named, else on the embedded pair.
 pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
@@ -81,22 +83,34 @@ pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Opt
         Some(path) => LoadedModel::open_as(path, form)?,
         None => LoadedModel::from_gguf_bytes_as("specula-target", TARGET, form)?,
     };
-    if let Some(path) = &args.exits {
-        let exits = Exits::open(path).map_err(anyhow::Error::msg)?;
-        target.model.set_exits(&exits).map_err(|why| anyhow::anyhow!("--exits {}: {why}", path.display()))?;
+    match (&args.exits, &args.target) {
+        (Some(path), _) => {
+            let exits = Exits::open(path).map_err(anyhow::Error::msg)?;
+            target.model.set_exits(&exits).map_err(|why| anyhow::anyhow!("--exits {}: {why}", path.display()))?;
+        }
+        (None, None) => {
+            target.model.set_exits(&Exits::from_bytes(EXITS).map_err(anyhow::Error::msg)?).map_err(anyhow::Error::msg)?;
+        }
+        (None, Some(_)) => {}
     }
     let mut draft = match (&args.draft, &args.target) {
         (Some(path), _) => Some(LoadedModel::open(path)?),
         (None, None) => Some(LoadedModel::from_gguf_bytes("specula-draft", DRAFT)?),
         (None, Some(_)) => None,
     };
-    if let Some(path) = &args.draft_streams {
-        let streams = Streams::open(path).map_err(anyhow::Error::msg)?;
-        let Some(draft) = &mut draft else { anyhow::bail!("--draft-streams needs a draft; name one with --draft") };
-        draft
-            .model
-            .set_streams(&streams)
-            .map_err(|why| anyhow::anyhow!("--draft-streams {}: {why}", path.display()))?;
+    let embedded = args.draft.is_none() && args.target.is_none();
+    match (&args.draft_streams, &mut draft) {
+        (Some(path), Some(draft)) => {
+            let streams = Streams::open(path).map_err(anyhow::Error::msg)?;
+            let set = draft.model.set_streams(&streams);
+            set.map_err(|why| anyhow::anyhow!("--draft-streams {}: {why}", path.display()))?;
+        }
+        (Some(_), None) => anyhow::bail!("--draft-streams needs a draft; name one with --draft"),
+        (None, Some(draft)) if embedded => {
+            let streams = Streams::from_bytes(STREAMS).map_err(anyhow::Error::msg)?;
+            draft.model.set_streams(&streams).map_err(anyhow::Error::msg)?;
+        }
+        (None, _) => {}
     }
     Ok((target, draft))
 }

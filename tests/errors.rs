@@ -46,7 +46,11 @@ fn bad_fields() -> Vec<(Value, &'static str, Vec<&'static str>)> {
         (said("robot"), "messages[0].role", vec!["system, user, assistant", "robot"]),
         (json!({"messages": [{"role": "user"}]}), "messages[0].content", vec!["needed"]),
         (json!({"messages": [{"role": "user", "content": "word ".repeat(2000)}]}), "prompt", vec!["1023", "1024"]),
-        (speculation("method", json!("fast")), "speculation.method", vec!["auto, none, sps, lookup, recycling, ssd, mirror", "fast"]),
+        (
+            speculation("method", json!("fast")),
+            "speculation.method",
+            vec!["auto, none, sps, lookup, recycling, ssd, mirror", "fast"],
+        ),
         (speculation("window", json!(17)), "speculation.window", vec!["0..=16", "17"]),
         (speculation("exit_layer", json!(8)), "speculation.exit_layer", vec!["1..=7", "8"]),
         (speculation("exit_layer", json!(0)), "speculation.exit_layer", vec!["1..=7", "0"]),

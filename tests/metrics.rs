@@ -67,7 +67,7 @@ async fn counters_are_the_sums_of_the_answers_reports() {
         assert_eq!(metrics.value(&format!("specula_plugin_calls_total{{plugin=\"{plugin}\"}}")), calls as f64);
     }
     let http = |status: u16| format!("specula_http_requests_total{{route=\"{CHAT}\",status=\"{status}\"}}");
-    assert_eq!((metrics.value(&http(200)), metrics.value(&http(400))), (9.0, 1.0));
+    assert_eq!((metrics.value(&http(200)), metrics.value(&http(400))), (2.0 * METHODS.len() as f64 + 1.0, 1.0));
 }
 
 async fn cancelled(server: &Server) -> Answer {

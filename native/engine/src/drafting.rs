@@ -22,6 +22,9 @@ use crate::clock::exact_micros;
 use crate::settings::{LookAhead, Roots, Settings};
 use crate::worth::Worth;
 
+/// A step may cost this many times one over a single row for the sake of more branches, however little time there is.
+const NEARLY_FREE: f64 = 1.3;
+
 /// What steps of the draft cost, by its device's clock: one for all sequences of its thread.
 #[derive(Clone)]
 pub(crate) struct Stopwatch {
@@ -512,11 +515,13 @@ impl DraftSequence {
         self.slots[anchor..=anchor + self.verified().len()].iter().map(|s| s.ranked.clone()).collect()
     }
 
-    /// How branches are chosen that have so much time: no more than grow to their full length in it.
+    /// How branches are chosen that have so much time: no more than grow to their full length in it, but for those that
+    /// cost next to nothing beside the first.
     fn choice(&self, time: Option<Duration>) -> (Allocation, usize, usize) {
         let most = self.settings.branch_budget;
         let steps = (self.settings.window + 1) as f64;
-        let fit = time.and_then(|time| self.stopwatch.within(exact_micros(time) / steps, most));
+        let nearly_free = self.stopwatch.step_us() * NEARLY_FREE;
+        let fit = time.and_then(|time| self.stopwatch.within(nearly_free.max(exact_micros(time) / steps), most));
         (self.settings.allocation, self.settings.exit_top, fit.map_or(most, |fit| fit.max(1)))
     }
 

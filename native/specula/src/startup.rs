@@ -89,7 +89,10 @@ pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Opt
             target.model.set_exits(&exits).map_err(|why| anyhow::anyhow!("--exits {}: {why}", path.display()))?;
         }
         (None, None) => {
-            target.model.set_exits(&Exits::from_bytes(EXITS).map_err(anyhow::Error::msg)?).map_err(anyhow::Error::msg)?;
+            target
+                .model
+                .set_exits(&Exits::from_bytes(EXITS).map_err(anyhow::Error::msg)?)
+                .map_err(anyhow::Error::msg)?;
         }
         (None, Some(_)) => {}
     }

@@ -20,6 +20,8 @@ struct Toy {
     linear: usize,
     clock: Arc<AtomicU64>,
     step_us: u64,
+    /// What each row after the first adds to a step.
+    row_us: u64,
 }
 
 impl LanguageModel for Toy {
@@ -44,7 +46,7 @@ impl LanguageModel for Toy {
         nodes: &[NewNode],
         _: Option<(usize, specula_decoding::model::OnExit<'_>)>,
     ) -> Result<Logits, ModelError> {
-        self.clock.fetch_add(self.step_us, Ordering::Relaxed);
+        self.clock.fetch_add(self.step_us + self.row_us * (nodes.len() as u64 - 1), Ordering::Relaxed);
         let mut rows = Vec::new();
         for node in nodes {
             if self.linear == self.tokens.len() && node.parent == self.linear.checked_sub(1) {
@@ -83,12 +85,19 @@ const PASS: Overlap = Overlap { pass: Duration::from_micros(4000), suffix: Durat
 
 impl Play {
     fn new(step_us: u64, roots: Roots, deterministic: bool) -> Self {
+        Self::with_rows((step_us, 0), roots, deterministic)
+    }
+
+    fn with_rows((step_us, row_us): (u64, u64), roots: Roots, deterministic: bool) -> Self {
         let clock = Arc::new(AtomicU64::new(0));
         let (ticks, reads) = (clock.clone(), clock.clone());
         let toy = move || -> Result<Box<dyn LanguageModel>, ModelError> {
-            Ok(Box::new(Toy { tokens: Vec::new(), linear: 0, clock: ticks.clone(), step_us }))
+            Ok(Box::new(Toy { tokens: Vec::new(), linear: 0, clock: ticks.clone(), step_us, row_us }))
         };
         let stopwatch = Stopwatch::new(move || reads.load(Ordering::Relaxed) as f64);
+        let mut costs = ByRows::default();
+        [1, 9].map(|rows| costs.learn(rows, (step_us + row_us * (rows as u64 - 1)) as f64));
+        stopwatch.set(costs);
         let mut desk = Desk::new(Arc::new(toy), stopwatch);
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
         let opening = Opening {
@@ -236,15 +245,16 @@ fn another_guessers_window_is_read_and_rolled_out() {
 
 #[test]
 fn no_more_branches_are_begun_than_there_is_time_for() {
-    let expanded = |step_us: u64| {
-        let mut play = Play::new(step_us, Roots::Draft, false);
+    let expanded = |costs: (u64, u64)| {
+        let mut play = Play::with_rows(costs, Roots::Draft, false);
         let window = play.draft();
         play.begin(&window);
         let begin = play.now();
         play.verdict(begin + 4000, &[4, 5, 6, 7], OnMiss::Draft).expanded
     };
-    assert_eq!(expanded(100), 8, "all of the budget");
-    assert_eq!(expanded(1100), 1, "four steps of one row hardly fit: the likeliest outcome alone");
+    assert_eq!(expanded((100, 10)), 8, "all of the budget");
+    assert!(expanded((600, 300)) < 3, "four steps of two rows hardly fit: the likeliest outcomes alone");
+    assert_eq!(expanded((1100, 0)), 8, "rows that cost nothing take no time from the first");
 }
 
 #[test]

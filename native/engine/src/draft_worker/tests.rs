@@ -96,7 +96,9 @@ impl Play {
         };
         let stopwatch = Stopwatch::new(move || reads.load(Ordering::Relaxed) as f64);
         let mut costs = ByRows::default();
-        [1, 9].map(|rows| costs.learn(rows, (step_us + row_us * (rows as u64 - 1)) as f64));
+        for rows in [1, 9] {
+            costs.learn(rows as usize, (step_us + row_us * (rows - 1)) as f64);
+        }
         stopwatch.set(costs);
         let mut desk = Desk::new(Arc::new(toy), stopwatch);
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };

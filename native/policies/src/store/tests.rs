@@ -138,8 +138,11 @@ fn dying_at_any_step_loses_nothing_acknowledged_and_leaves_nothing_half() {
     assert!(died > 60, "{died} deaths");
 }
 
+/// Records of what was listed, each with its versions' bytes.
+type Listed = Vec<(Record, Vec<Vec<u8>>)>;
+
 /// The content after the first deeds, without any death.
-fn open_at(folder: &Folder, deeds: usize) -> (Store, Option<Vec<(Record, Vec<Vec<u8>>)>>) {
+fn open_at(folder: &Folder, deeds: usize) -> (Store, Option<Listed>) {
     let mut store = open(&folder.0);
     for deed in &DEEDS[..deeds] {
         perform(&mut store, *deed).expect("done");

@@ -7,7 +7,8 @@ use specula_tests::{CHAT, Reply, Server, TEXT, question, with};
 /// Fields that make a good chat request bad, and what the answer must name: the field, then words of its message.
 fn bad_fields() -> Vec<(Value, &'static str, Vec<&'static str>)> {
     let said = |role: &str| json!({"messages": [{"role": role, "content": "x"}]});
-    let speculation = |field: &str, value: Value| json!({"speculation": {field: value}});
+    // Of a method that has all settings; a field `method` takes its place.
+    let speculation = |field: &str, value: Value| json!({"speculation": {"method": "mirror", field: value}});
     let plugins = |names: &[&str]| json!({"plugins": names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>()});
     let format = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}});
     vec![

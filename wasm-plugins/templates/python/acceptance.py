@@ -1,7 +1,6 @@
 """Keeps draft tokens that are among the target's `rank` + 1 best, besides those that are its own draw. Lossy: the answer
 says how many tokens were not the target's own."""
 
-import copy
 import json
 
 from componentize_py_types import Err
@@ -37,4 +36,4 @@ class Session:
         pass
 
     def fork(self) -> "Session":
-        return copy.deepcopy(self)
+        return Session()

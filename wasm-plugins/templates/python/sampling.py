@@ -1,7 +1,6 @@
 """Makes a token that was just drawn less likely to be drawn again: `penalty` is taken from its logit, for the `last` tokens
 of the text."""
 
-import copy
 import json
 
 from componentize_py_types import Err
@@ -40,4 +39,7 @@ class Session:
         self.text = (self.text + tokens)[-last:]
 
     def fork(self) -> "Session":
-        return copy.deepcopy(self)
+        # A copy made by `copy` would share what ties this one to its handle.
+        other = Session()
+        other.text = list(self.text)
+        return other

@@ -1,6 +1,5 @@
 """Ends a text after so many `sentences`."""
 
-import copy
 import json
 from typing import Optional
 
@@ -39,4 +38,7 @@ class Session:
         return None
 
     def fork(self) -> "Session":
-        return copy.deepcopy(self)
+        # A copy made by `copy` would share what ties this one to its handle.
+        other = Session()
+        other.ended = self.ended
+        return other

@@ -11,10 +11,15 @@ use random::gguf::q4_k_m;
 use random::{all, largest_gap, rows, text};
 use specula_decoding::LanguageModel;
 use specula_decoding::model::chain_nodes;
-use specula_models::{ChatMessage, Compute, LoadedModel};
+use specula_models::{ChatMessage, Compute, Form, LoadedModel};
 
 fn both(path: &Path) -> (LoadedModel, LoadedModel) {
-    let on = |compute| LoadedModel::open_on(path, compute).unwrap_or_else(|error| panic!("{error}"));
+    both_as(path, Form::default())
+}
+
+fn both_as(path: &Path, form: Form) -> (LoadedModel, LoadedModel) {
+    let open = |form| LoadedModel::open_as(path, form).unwrap_or_else(|error| panic!("{error}"));
+    let on = |compute| open(Form { compute, ..form });
     let (fast, reference) = (on(Compute::Kernels), on(Compute::Candle));
     assert_eq!(fast.model.compute(), Compute::Kernels, "{}", fast.model.computed_by());
     assert_eq!(reference.model.compute(), Compute::Candle);
@@ -66,7 +71,9 @@ fn quantised_formats_agree_to_the_rounding_of_activations() {
 #[test]
 fn greedy_texts_agree() {
     for name in ["target.gguf", "draft.gguf"] {
-        let (fast, reference) = both(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights").join(name));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights").join(name);
+        // In f32: candle's rounding of activations differs from CPU to CPU, and is no measure of a text.
+        let (fast, reference) = both_as(&path, Form { dequantised: true, ..Form::default() });
         for question in ["How do I list files by size?", "How do I undo a commit?", "Show free memory."] {
             let message = ChatMessage { role: "user".into(), content: question.into() };
             let template = fast.template.as_ref().expect("a template");
@@ -80,11 +87,11 @@ fn greedy_texts_agree() {
                     rows.row(rows.rows() - 1).to_vec()
                 });
                 let gap = largest_gap(&rows[..1], &rows[1..]);
-                assert!(gap < 0.3, "{name}, `{question}`, token {at}: rows differ by {gap}");
+                assert!(gap < 0.01, "{name}, `{question}`, token {at}: rows differ by {gap}");
                 let best = rows.each_ref().map(|row| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])));
                 let [Some(a), Some(b)] = best else { panic!("empty rows") };
                 let margin = rows[1][b] - rows[1][a];
-                assert!(margin <= 0.2, "{name}, `{question}`, token {at}: {a} for {b}, {margin} apart");
+                assert!(margin <= 0.01, "{name}, `{question}`, token {at}: {a} for {b}, {margin} apart");
                 next = vec![b as u32];
             }
         }

@@ -51,7 +51,8 @@ fn every_file_tells_of_a_padded_target_and_of_every_part() {
     assert!(mirror["hit_rate"].is_number() && !mirror["accepted_by_position"].as_array().expect("shares").is_empty());
     let steps: Vec<&str> =
         summary["ablation"].as_array().expect("steps").iter().filter_map(|s| s["step"].as_str()).collect();
-    assert_eq!(steps, ["serial draft", "draft roots", "exit roots", "both roots", "infinite draft"]);
+    let parts = ["serial draft", "draft roots", "exit roots", "both roots", "both roots and streams", "infinite draft"];
+    assert_eq!(steps, parts);
     assert_eq!(summary["mirrors"].as_array().map(Vec::len), Some(1), "one draft at one temperature");
     assert_eq!(answers(&folder).len(), 2 * methods.len());
     let table = read(&folder, "table.md");

@@ -13,10 +13,9 @@ const ANSWER: &str = "[...[...document.querySelectorAll('.message.assistant')].a
 
 #[tokio::test]
 async fn a_question_is_answered_as_by_the_api() {
-    let server = Server::shared();
+    let server = Server::start(&["--method", "mirror"]);
     let browser = connected(&server).await;
     settings(&browser, "7", "0.7", "48").await;
-    browser.choose("#method", "mirror").await;
     let asked = questions(2);
     let first = ask(&browser, &asked[0], 1).await;
     let mut history = vec![said("user", &asked[0])];
@@ -101,7 +100,7 @@ async fn what_is_impossible_is_said_and_can_be_mended() {
 async fn connected(server: &Server) -> Browser {
     let browser = Browser::open(server).await;
     browser.until("document.querySelector('#connection').dataset.state === 'connected'").await;
-    browser.until("document.querySelector('#method').value === 'auto'").await;
+    browser.until("['auto', 'mirror'].includes(document.querySelector('#method').value)").await;
     browser.until("document.querySelector('#plugin-min-p') !== null").await;
     browser.click("#settings summary").await;
     browser

@@ -63,11 +63,6 @@ impl Browser {
         element.send_keys(keys).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
-    /// Chooses an option of a list.
-    pub async fn choose(&self, selector: &str, option: &str) {
-        self.click(&format!("{selector} option[value=\"{option}\"]")).await;
-    }
-
     /// Clicks an element.
     pub async fn click(&self, selector: &str) {
         let element = self.client.find(Locator::Css(selector)).await.unwrap_or_else(|e| panic!("{selector}: {e}"));

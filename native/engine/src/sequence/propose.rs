@@ -176,12 +176,17 @@ impl Sequence {
         rolled_out: bool,
         learned: &mut Learned,
     ) -> Result<(), Trouble> {
-        let len = self.now.window.min(self.ends.remaining().saturating_sub(1));
-        let next =
-            (Wanted { window: len, worth: self.worth(len, Guesser::Draft, learned) }, self.on_miss(len, learned));
-        let pass = self.last_pass;
+        if rolled_out && self.rolls_out() {
+            let len = self.now.window.min(self.ends.remaining().saturating_sub(1));
+            let wanted = Wanted { window: len, worth: self.worth(len, Guesser::Draft, learned) };
+            let next = (wanted, self.on_miss(len, learned));
+            let pass = self.last_pass;
+            if let Some(link) = &mut self.draft {
+                link.settle(committed.to_vec(), next, pass)?;
+            }
+            return Ok(());
+        }
         match &mut self.draft {
-            Some(link) if rolled_out && self.now.method.rolls_out() => link.settle(committed.to_vec(), next, pass)?,
             Some(link) if rolled_out => link.dismiss(committed.to_vec())?,
             Some(link) => link.note(committed),
             None => {}

@@ -3,7 +3,7 @@
 //! Screenshots are left in `target/screenshots` for people; nothing compares them.
 
 use serde_json::{Value, json};
-use specula_tests::{Browser, CHAT, Server, questions};
+use specula_tests::{Browser, CHAT, Folder, Server, questions};
 
 /// Enter, as WebDriver writes it.
 const ENTER: &str = "\u{e007}";
@@ -13,8 +13,9 @@ const ANSWER: &str = "[...[...document.querySelectorAll('.message.assistant')].a
 
 #[tokio::test]
 async fn a_question_is_answered_as_by_the_api() {
-    let server = Server::start(&["--method", "mirror"]);
+    let server = Server::shared();
     let browser = connected(&server).await;
+    browser.click("#method option[value=mirror]").await;
     settings(&browser, "7", "0.7", "48").await;
     let asked = questions(2);
     let first = ask(&browser, &asked[0], 1).await;
@@ -94,6 +95,33 @@ async fn what_is_impossible_is_said_and_can_be_mended() {
                          "plugins": [{"name": "min-p", "config": {"min_p": 0.2}}]});
     assert_eq!(browser.text(ANSWER).await, server.whole(CHAT, &request).await.text);
     assert_eq!(browser.complaints().await, [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn a_plugin_can_be_brought_and_used_at_once() {
+    let data = Folder::new();
+    let server = Server::start(&["--data", data.text()]);
+    let browser = connected(&server).await;
+    settings(&browser, "1", "0.7", "8").await;
+    let files = Folder::new();
+    files.write("broken.wasm", b"\0asm garbage");
+    browser.choose_file("#plugin-file", &files.path().join("broken.wasm")).await;
+    browser.until("document.querySelector('#upload-report').textContent.includes('component')").await;
+
+    let shipped = specula_guests::root().join("target/dist/plugins/min-p.wasm");
+    files.write("My Floor.wasm", &std::fs::read(shipped).expect("built by `cargo xtask build`"));
+    browser.choose_file("#plugin-file", &files.path().join("My Floor.wasm")).await;
+    browser.until("document.querySelector('#plugin-my-floor') !== null").await;
+    let report = browser.text("document.querySelector('#upload-report').textContent").await;
+    assert!(report.contains("my-floor, version 1: sampling") && report.contains("fuel"), "{report}");
+    browser.screenshot("upload-1280").await;
+
+    browser.click("#plugin-my-floor").await;
+    browser.write("#config-my-floor", "{\"min_p\": 0.2}").await;
+    let said = ask(&browser, "How do I use ls?", 1).await;
+    let request = json!({"messages": [self::said("user", "How do I use ls?")], "seed": 1, "temperature": 0.7,
+                         "max_tokens": 8, "plugins": [{"name": "min-p", "config": {"min_p": 0.2}}]});
+    assert_eq!(said, server.whole(CHAT, &request).await.text);
 }
 
 /// A browser whose page has found its server, with all settings in sight.

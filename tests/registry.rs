@@ -94,6 +94,11 @@ async fn an_upload_is_examined_listed_and_used_at_once_in_every_method() {
         let request = with(&plugged("floor", json!({"min_p": 0.3})), json!({"speculation": {"method": method}}));
         assert_eq!(registry.server.whole(CHAT, &request).await.text, by_name.text, "{method}");
     }
+    // Whoever reads the metrics learns no name of an upload.
+    let metrics = registry.server.get("/metrics").await;
+    let line = |line: &&str| line.starts_with("specula_plugin_calls_total{");
+    let labels: Vec<&str> = metrics.text().lines().filter(line).filter_map(|line| line.split('"').nth(1)).collect();
+    assert_eq!(labels, ["min-p", "(uploaded)"]);
 
     let wasm = registry.server.request(Method::GET, "/v1/plugins/floor").header("accept", "application/wasm");
     let wasm = registry.server.send(wasm).await;

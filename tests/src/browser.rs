@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -61,6 +61,13 @@ impl Browser {
         let element = self.client.find(Locator::Css(selector)).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
         element.clear().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
         element.send_keys(keys).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// Chooses a file of this machine in a file field.
+    pub async fn choose_file(&self, selector: &str, file: &Path) {
+        let field = self.client.find(Locator::Css(selector)).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        let file = file.to_str().expect("a path in UTF-8");
+        field.send_keys(file).await.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
     /// Clicks an element.

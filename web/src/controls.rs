@@ -10,6 +10,8 @@ use crate::settings::{Field, Settings};
 /// The controls, filled from what is served.
 pub(crate) struct Controls {
     fields: Vec<(Field, Control)>,
+    /// The methods on offer.
+    methods: Vec<String>,
     /// Default settings by method.
     defaults: Vec<EffectiveSettings>,
 }
@@ -30,19 +32,23 @@ impl Controls {
             Ok((field, control))
         };
         let fields = Field::ALL.into_iter().map(control).collect::<Result<_, JsValue>>()?;
-        Ok(Self { fields, defaults: Vec::new() })
+        Ok(Self { fields, methods: Vec::new(), defaults: Vec::new() })
     }
 
     /// Fits the controls to the served model. A method that is not on offer any more gives way to the default.
     pub(crate) fn serve(&mut self, card: &ModelCard, settings: &mut Settings) {
         self.defaults.clone_from(&card.defaults);
-        if let Control::Select(select) = self.control(Field::Method) {
+        // What is offered already is left alone: the reader may just be choosing from it.
+        if self.methods != card.methods
+            && let Control::Select(select) = self.control(Field::Method)
+        {
             select.set_text_content(None);
             for name in &card.methods {
                 let option = dom::text("option", "", method_label(name));
                 dom::set(&option, "value", name);
                 dom::append(select, &option);
             }
+            self.methods.clone_from(&card.methods);
         }
         if !card.methods.iter().any(|name| name == settings.value(Field::Method)) {
             settings.set(Field::Method, card.default_method.clone());

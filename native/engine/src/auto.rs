@@ -87,6 +87,13 @@ impl Arms {
         }
     }
 
+    /// Takes in a round of a sequence whose request chose the settings itself, if they are among the arms.
+    pub(crate) fn hear(&mut self, settings: &Settings, greedy: bool, tokens: usize, us: f64) {
+        if let Some(arm) = self.settings.iter().position(|known| known == settings) {
+            self.paces[usize::from(greedy)][arm].add(tokens, us);
+        }
+    }
+
     fn best(&self, choice: &Choice) -> Option<usize> {
         let paces = &self.paces[usize::from(choice.greedy)];
         let promise = |arm: usize| {
@@ -144,6 +151,18 @@ mod tests {
         regret(&mut arms, &[0.002, 0.001], 20);
         regret(&mut arms, &[0.0005, 0.001], 20);
         assert!(regret(&mut arms, &[0.0005, 0.001], 20) < 0.03);
+    }
+
+    #[test]
+    fn requests_that_choose_for_themselves_teach_the_others() {
+        let mut arms = arms(&[0.002, 0.001]);
+        let taught = *arms.settings(&arms.begin(true).expect("arms"));
+        for _ in 0..40 {
+            arms.hear(&taught, true, 2, 2.0 / 0.0003);
+            arms.hear(&Settings { window: 9, ..taught }, true, 2, 0.1);
+        }
+        assert_ne!(arms.settings(&arms.begin(true).expect("arms")), &taught);
+        assert_eq!(arms.settings(&arms.begin(false).expect("arms")), &taught, "sampling is another matter");
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub struct Metrics {
     pub prompt_tokens: u64,
     /// Sums over all rounds by method, in the order of [`Method::ALL`].
     pub methods: Vec<(Method, Totals)>,
-    /// Per plugin name: calls, fuel, microseconds, failures.
+    /// Per plugin of the operator's, and for all uploads together: calls, fuel, microseconds, failures.
     pub plugins: Vec<(String, [u64; 4])>,
 }
 

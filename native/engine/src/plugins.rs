@@ -9,6 +9,9 @@ use crate::failure::{Failures, Guarded, GuardedStopping, OnFailure};
 use crate::report::PluginCost;
 use crate::request::{PluginSpec, RequestError};
 
+/// The label of uploads; no plugin's name.
+const UPLOADED: &str = "(uploaded)";
+
 /// A request's opened plugins.
 #[derive(Default)]
 pub(crate) struct Plugged {
@@ -23,6 +26,8 @@ pub(crate) struct Plugged {
 /// A plugin in one of its kinds, and what that cost.
 struct Used {
     name: String,
+    /// What metrics call it: uploads all alike, for their names are their owners' affair and without number.
+    label: String,
     kind: Kind,
     counts: Arc<PluginUse>,
 }
@@ -45,6 +50,7 @@ impl Plugged {
         for (i, spec) in specs.iter().enumerate() {
             let found = registry.find(owner, &spec.name).map_err(|error| unnamed(i, &error))?;
             let plugin = found.ok_or_else(|| unknown((registry, owner), i, &spec.name))?;
+            let label = if registry.is_operators(&plugin) { plugin.info().name.as_str() } else { UPLOADED };
             let failed = |error: PolicyError| RequestError {
                 field: format!("plugins[{i}].config"),
                 code: "plugin_refused",
@@ -72,7 +78,7 @@ impl Plugged {
                         opened.usage
                     }
                 };
-                plugged.uses.push(Used { name: spec.name.clone(), kind: *kind, counts });
+                plugged.uses.push(Used { name: spec.name.clone(), label: label.to_owned(), kind: *kind, counts });
             }
         }
         Ok(plugged)
@@ -96,10 +102,10 @@ impl Plugged {
         self.uses.iter().map(cost).collect()
     }
 
-    /// Name, calls, fuel, microseconds and failures of each plugin.
+    /// Label, calls, fuel, microseconds and failures of each plugin.
     pub(crate) fn counters(&self) -> impl Iterator<Item = (&str, [u64; 4])> {
         let counts = |u: &PluginUse| [u.calls(), u.fuel(), u.micros(), u.failures()];
-        self.uses.iter().map(move |used| (used.name.as_str(), counts(&used.counts)))
+        self.uses.iter().map(move |used| (used.label.as_str(), counts(&used.counts)))
     }
 }
 

@@ -489,14 +489,15 @@ impl Sequence {
     /// Takes in how long the round took.
     fn keep_pace(&mut self, tokens: usize, us: f64, learned: &mut Learned) {
         self.rounds_us += us;
-        if let Some(choice) = &mut self.choice {
-            let method = self.now.method;
-            match self.report.chosen.iter_mut().find(|(known, _)| *known == method) {
-                Some((_, rounds)) => *rounds += 1,
-                None => self.report.chosen.push((method, 1)),
-            }
-            learned.arms.learn(choice, tokens, us);
+        let Some(choice) = &mut self.choice else {
+            return learned.arms.hear(&self.settings, self.chain.sampling().is_greedy(), tokens, us);
+        };
+        let method = self.now.method;
+        match self.report.chosen.iter_mut().find(|(known, _)| *known == method) {
+            Some((_, rounds)) => *rounds += 1,
+            None => self.report.chosen.push((method, 1)),
         }
+        learned.arms.learn(choice, tokens, us);
     }
 
     /// Tokens that the sequence commits in a microsecond; 0 before its first round.

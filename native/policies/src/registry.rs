@@ -81,6 +81,11 @@ impl Registry {
         self.loaded(name, |loaded| loaded.plugin.clone())
     }
 
+    /// Whether a plugin is one of the operator's, which all may know of; others are their owners' affair.
+    pub fn is_operators(&self, plugin: &Arc<Plugin>) -> bool {
+        self.get(&plugin.info().name).is_some_and(|own| Arc::ptr_eq(&own, plugin))
+    }
+
     /// The plugin that an owner's request means. The operator's come first, then the owner's own, then what others share.
     ///
     /// # Errors

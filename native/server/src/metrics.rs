@@ -123,7 +123,7 @@ type PluginSum = (&'static str, &'static str, fn(&[u64; 4]) -> f64);
 
 fn plugins(page: &mut Exposition, metrics: &Metrics) {
     let sums: [PluginSum; 4] = [
-        ("specula_plugin_calls_total", "Calls into plugins.", |p| p[0] as f64),
+        ("specula_plugin_calls_total", "Calls into plugins; uploads are counted together.", |p| p[0] as f64),
         ("specula_plugin_fuel_total", "Fuel used by plugins, in the sandbox's units.", |p| p[1] as f64),
         ("specula_plugin_seconds_total", "Time in plugins' calls.", |p| seconds(p[2])),
         ("specula_plugin_failures_total", "Traps, exhausted fuel and wrong answers of plugins.", |p| p[3] as f64),

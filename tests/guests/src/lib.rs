@@ -1,6 +1,8 @@
 //! Turns the guests written as text under `tests/plugins` into plugins: for the tests of the plugin room, which call them
 //! directly, and for the end-to-end tests, which put them before the server.
 
+pub mod smith;
+
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -38,15 +40,22 @@ pub fn encode(text: &str, world: Option<&str>) -> Vec<u8> {
 /// # Panics
 /// If the text is not WebAssembly, or there is no such interface.
 pub fn encode_with(text: &str, wit: &Path, worlds: &str) -> Vec<u8> {
-    let mut bytes = wat::parse_str(text).expect("the text is WebAssembly");
+    embed(wat::parse_str(text).expect("the text is WebAssembly"), wit, worlds)
+}
+
+/// A core module with an interface in it, as for [`encode_with`].
+///
+/// # Panics
+/// If there is no such interface.
+pub fn embed(mut module: Vec<u8>, wit: &Path, worlds: &str) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
     let (package, _) = resolve.push_dir(wit).expect("the interface is readable");
     for world in worlds.split('+') {
         let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
-        wit_component::embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
+        wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
             .expect("the interface can be embedded");
     }
-    bytes
+    module
 }
 
 /// Text of a guest under `tests/plugins`.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-pub(crate) use specula_guests::{encode as guest, root, text as guest_text, world};
+pub(crate) use specula_guests::{embed, encode as guest, root, text as guest_text, world};
 
 use specula_decoding::{Row, TokenBytes, TokenId, WindowStats};
 use specula_policies::{Limits, ModelInfo, Plugin, Registry};

@@ -1,6 +1,8 @@
 //! Guests whose functions do things at random: well-typed, so that they run, and with every function of the host called with
 //! every kind of argument. Small enough to be read when one finds something.
 
+use crate::common;
+
 /// Functions of the host with their parameters: `r`ow, `p`ointer, `l`ength, `n`umber, `f`loat.
 const ROWS: [(&str, &str); 12] = [
     ("top", "rnp"),
@@ -21,8 +23,18 @@ const READS: [&str; 2] = ["length", "prompt-length"];
 
 type Random<'a> = &'a mut dyn FnMut() -> u64;
 
+/// Well-formed guests, with their kinds.
+const TEMPLATES: [(&str, &str); 3] =
+    [("well-behaved", "acceptance"), ("scale-zero", "sampling"), ("keeps-none", "stopping")];
+
+/// A guest of any kind, and its kind.
+pub(crate) fn any(random: Random<'_>) -> (String, &'static str) {
+    let (template, kind) = TEMPLATES[random() as usize % TEMPLATES.len()];
+    (guest(&common::guest_text(template), kind, random), kind)
+}
+
 /// A guest of `kind` made from a well-formed one: its functions do something at random before they do what they did.
-pub(crate) fn guest(template: &str, kind: &str, random: Random<'_>) -> String {
+fn guest(template: &str, kind: &str, random: Random<'_>) -> String {
     let rows: &[(&str, &str)] = if kind == "sampling" { &ROWS } else { &[] };
     let mut text = String::new();
     for line in template.lines().filter(|line| !line.contains("specula:policy/rows@")) {

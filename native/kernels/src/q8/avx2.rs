@@ -3,8 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, FLIP, QUAD, STRIP, TILE, Tile};
-use crate::memory::{AHEAD, ask_ahead};
+use super::{AHEAD, BLOCK, FLIP, PACKED, QUAD, SCALE, STRIP, TILE, Tile};
+use crate::memory::ask_ahead;
 use crate::product::for_each_count;
 
 /// Lanes of a register.
@@ -39,8 +39,7 @@ impl Tile<'_> {
     #[inline]
     fn rows_avx2<const ROWS: usize>(&self, first: usize, strip: usize) -> [[f32; STRIP]; ROWS] {
         let blocks = self.blocks;
-        let values = &self.values[strip * blocks * BLOCK * STRIP..][..blocks * BLOCK * STRIP];
-        let scales = &self.scales[strip * blocks * STRIP..][..blocks * STRIP];
+        assert!(self.weights.len() == blocks * PACKED && strip < TILE / STRIP);
         let x = &self.x[first * blocks * BLOCK..][..ROWS * blocks * BLOCK];
         let x_scales = &self.x_scales[first * blocks..][..ROWS * blocks];
         let (ones, flip) = (_mm256_set1_epi16(1), _mm256_set1_epi8(FLIP as i8));
@@ -50,11 +49,12 @@ impl Tile<'_> {
         for block in 0..blocks {
             let mut sums = [[_mm256_setzero_si256(); PARTS]; ROWS];
             for quad in 0..quads {
-                ask_ahead(values.as_ptr().wrapping_add((block * BLOCK + quad * QUAD) * STRIP), AHEAD);
+                let at = block * PACKED + (quad * TILE + strip * STRIP) * QUAD;
+                ask_ahead(self.weights.as_ptr().wrapping_add(at), AHEAD);
                 let w: [__m256i; PARTS] = std::array::from_fn(|part| {
-                    let at = (block * BLOCK + quad * QUAD) * STRIP + part * LANES * QUAD;
-                    // SAFETY: block < blocks, quad < 8 and part < 2, so 32 bytes from here lie inside `values`.
-                    let flipped = unsafe { _mm256_loadu_si256(values.as_ptr().add(at).cast()) };
+                    let at = at + part * LANES * QUAD;
+                    // SAFETY: block < blocks, quad < 8, strip < 2 and part < 2, so 32 bytes from here lie inside `weights`.
+                    let flipped = unsafe { _mm256_loadu_si256(self.weights.as_ptr().add(at).cast()) };
                     _mm256_xor_si256(flipped, flip)
                 });
                 let magnitudes = w.map(|w| _mm256_abs_epi8(w));
@@ -71,9 +71,9 @@ impl Tile<'_> {
                 }
             }
             for part in 0..PARTS {
-                let at = block * STRIP + part * LANES;
-                // SAFETY: eight scales inside `scales`.
-                let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().add(at).cast()) });
+                let at = block * PACKED + TILE * BLOCK + (strip * STRIP + part * LANES) * SCALE;
+                // SAFETY: eight scales inside `weights`.
+                let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(self.weights.as_ptr().add(at).cast()) });
                 for row in 0..ROWS {
                     // SAFETY: inside `x_scales`.
                     let x_scale = unsafe { *x_scales.get_unchecked(row * blocks + block) };

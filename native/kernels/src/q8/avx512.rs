@@ -3,8 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, QUAD, STRIP, TILE, Tile};
-use crate::memory::{AHEAD, ask_ahead};
+use super::{AHEAD, BLOCK, PACKED, QUAD, SCALE, STRIP, TILE, Tile};
+use crate::memory::ask_ahead;
 use crate::product::for_each_count;
 
 /// A register each; enough sums to hide each other's latency.
@@ -20,7 +20,7 @@ impl Tile<'_> {
     #[inline]
     fn rows_avx512<const ROWS: usize>(&self) -> [[f32; TILE]; ROWS] {
         let blocks = self.blocks;
-        assert!(self.values.len() == blocks * BLOCK * TILE && self.scales.len() == blocks * TILE);
+        assert!(self.weights.len() == blocks * PACKED);
         assert!(self.x.len() == ROWS * blocks * BLOCK && self.x_scales.len() == ROWS * blocks);
         assert!(self.x_offsets.len() == ROWS * blocks);
         let mut y = [[_mm512_setzero_ps(); STRIPS]; ROWS];
@@ -32,9 +32,9 @@ impl Tile<'_> {
             }
             for quad in 0..BLOCK / QUAD {
                 let w: [__m512i; STRIPS] = std::array::from_fn(|strip| {
-                    let at = ((strip * blocks + block) * BLOCK + quad * QUAD) * STRIP;
-                    // SAFETY: strip < 2, block < blocks and quad < 8, so 64 bytes from here lie inside `values`.
-                    let line = unsafe { self.values.as_ptr().add(at) };
+                    let at = block * PACKED + (quad * TILE + strip * STRIP) * QUAD;
+                    // SAFETY: strip < 2, block < blocks and quad < 8, so 64 bytes from here lie inside `weights`.
+                    let line = unsafe { self.weights.as_ptr().add(at) };
                     ask_ahead(line, AHEAD);
                     // SAFETY: as said.
                     unsafe { _mm512_loadu_si512(line.cast()) }
@@ -50,10 +50,13 @@ impl Tile<'_> {
                     }
                 }
             }
+            // SAFETY: the block's scales lie inside `weights`.
+            let scales = unsafe { self.weights.as_ptr().add(block * PACKED + TILE * BLOCK) };
+            ask_ahead(scales, AHEAD);
             for strip in 0..STRIPS {
-                let at = (strip * blocks + block) * STRIP;
-                // SAFETY: sixteen scales inside `scales`.
-                let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(self.scales.as_ptr().add(at).cast()) });
+                // SAFETY: sixteen scales of the block's.
+                let scales = unsafe { _mm256_loadu_si256(scales.add(strip * STRIP * SCALE).cast()) };
+                let scales = _mm512_cvtph_ps(scales);
                 for row in 0..ROWS {
                     // SAFETY: inside `x_scales`.
                     let x_scale = unsafe { *self.x_scales.get_unchecked(row * blocks + block) };

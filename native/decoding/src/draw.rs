@@ -1,7 +1,7 @@
 //! The own draw, and the ranking of candidates by the noise the draw will use.
 
-use crate::noise::{GUMBEL_MAX, GUMBEL_MIN};
-use crate::noise_rows::{BLOCK, NoiseRows};
+use crate::noise::{BLOCK, GUMBEL_MAX, GUMBEL_MIN};
+use crate::noise_rows::NoiseRows;
 use crate::{Row, TokenId};
 
 /// Where a row's noise comes from: `None` at temperature 0, else the sequence's noise and the position of the token

@@ -1,6 +1,8 @@
 //! Position-keyed Gumbel noise: the same number for the same (seed, position, token, choice) on every machine, so that
 //! target, draft and exit rank their candidates with the noise the target will draw with.
 
+use multiversion::multiversion;
+
 use crate::TokenId;
 
 /// What the generator's fourth counter word says a number is for.
@@ -34,31 +36,71 @@ impl Noise {
     /// purpose). In (−2.9, 16.7).
     #[inline]
     pub fn gumbel(&self, position: u32, token: TokenId) -> f32 {
-        let counter = [position, token, self.choice, Purpose::Draw as u32];
-        let k = philox4x32_10(counter, [self.seed as u32, (self.seed >> 32) as u32])[0] >> 9;
-        let u = (2 * k + 1) as f32 * (1.0 / 16_777_216.0);
-        -ln(-ln(u))
+        self.gumbels(position, [token])[0]
+    }
+
+    /// [`Noise::gumbel`] of several tokens. Loops without closures, and inlined: only so does the compiler make wide
+    /// instructions of them for callers that have some.
+    #[inline(always)]
+    fn gumbels<const N: usize>(&self, position: u32, tokens: [TokenId; N]) -> [f32; N] {
+        let counter = [[position; N], tokens, [self.choice; N], [Purpose::Draw as u32; N]];
+        let bits = philox(counter, [self.seed as u32, (self.seed >> 32) as u32])[0];
+        let mut gumbels = [0.0; N];
+        for i in 0..N {
+            let k = bits[i] >> 9;
+            // Below 2²⁴: exact, and signed numbers are turned to floats in one instruction.
+            let u = (2 * k + 1) as i32 as f32 * (1.0 / 16_777_216.0);
+            gumbels[i] = -ln(-ln(u));
+        }
+        gumbels
     }
 }
 
-/// Philox4x32 with ten rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", §4.3).
-#[inline]
-pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+/// Tokens whose noise is made at once.
+pub(crate) const BLOCK: usize = 64;
+/// As many of them as go through the generator side by side.
+const LANES: usize = 16;
+
+/// [`Noise::gumbel`] of the tokens from `first` on at one position, several at a time. No instruction rounds otherwise than
+/// another: products and sums are never fused.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub(crate) fn gumbel_block(noise: Noise, position: u32, first: TokenId) -> [f32; BLOCK] {
+    let mut block = [0.0; BLOCK];
+    for chunk in 0..BLOCK / LANES {
+        let mut tokens = [0; LANES];
+        for (i, token) in tokens.iter_mut().enumerate() {
+            *token = first.wrapping_add((chunk * LANES + i) as TokenId);
+        }
+        block[chunk * LANES..(chunk + 1) * LANES].copy_from_slice(&noise.gumbels(position, tokens));
+    }
+    block
+}
+
+/// Philox4x32 with ten rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", §4.3), of several counters,
+/// word by word.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "as for `gumbels`")]
+fn philox<const N: usize>(mut counter: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     for round in 0..10 {
         if round > 0 {
             key[0] = key[0].wrapping_add(0x9E37_79B9);
             key[1] = key[1].wrapping_add(0xBB67_AE85);
         }
-        let a = u64::from(counter[0]) * 0xD251_1F53;
-        let b = u64::from(counter[2]) * 0xCD9E_8D57;
-        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
+        for i in 0..N {
+            let a = u64::from(counter[0][i]) * 0xD251_1F53;
+            let b = u64::from(counter[2][i]) * 0xCD9E_8D57;
+            counter[0][i] = (b >> 32) as u32 ^ counter[1][i] ^ key[0];
+            counter[1][i] = b as u32;
+            counter[2][i] = (a >> 32) as u32 ^ counter[3][i] ^ key[1];
+            counter[3][i] = a as u32;
+        }
     }
     counter
 }
 
 /// Natural logarithm of a positive normal f32 by one stated polynomial (Cephes `logf`, degree 8 on [√½, √2)), every
 /// operation rounded to f32, no fused multiply-add: the same bits on every device. Within 2 ulp of the true value.
-#[inline]
+#[inline(always)]
 pub fn ln(x: f32) -> f32 {
     let bits = x.to_bits();
     let mut exponent = ((bits >> 23) as i32 - 126) as f32;
@@ -96,10 +138,11 @@ mod tests {
     /// Known answers of the Random123 distribution (kat_vectors).
     #[test]
     fn philox_matches_the_published_vectors() {
-        assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        assert_eq!(philox4x32_10([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        let one = |counter: [u32; 4], key| philox(counter.map(|word| [word]), key).map(|word| word[0]);
+        assert_eq!(one([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(one([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         assert_eq!(
-            philox4x32_10([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            one([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }
@@ -126,6 +169,17 @@ mod tests {
         let var = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / f64::from(n);
         assert!((mean - 0.577_215_66).abs() < 0.01, "mean {mean}");
         assert!((var - 1.644_934).abs() < 0.03, "variance {var}");
+    }
+
+    #[test]
+    fn blocks_are_what_one_after_the_other_is() {
+        let noise = Noise::new(0x1234_5678_9abc_def0, 2);
+        for (position, first) in [(0, 0), (1000, 64), (u32::MAX, u32::MAX - 20)] {
+            let block = gumbel_block(noise, position, first);
+            for (i, made) in block.into_iter().enumerate() {
+                assert_eq!(made.to_bits(), noise.gumbel(position, first.wrapping_add(i as u32)).to_bits());
+            }
+        }
     }
 
     #[test]

@@ -4,13 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::noise::{BLOCK, gumbel_block};
 use crate::{Noise, TokenId};
 
-/// Tokens whose noise is made at once.
-pub(crate) const BLOCK: usize = 64;
-
 /// Fewer tokens of a block than this are not worth making all of it.
-const FEW: usize = BLOCK / 4;
+const FEW: usize = BLOCK / 8;
 
 /// Most positions remembered: two windows of 16, one behind the other, and what follows each.
 const POSITIONS: usize = 36;
@@ -70,15 +68,14 @@ impl NoiseRow {
     /// Adds the noise of the tokens from `block · BLOCK` on to those scores that are not below `floor`.
     pub(crate) fn add(&self, block: usize, scores: &mut [f32], floor: f32) {
         let first = (block * BLOCK) as TokenId;
-        let gumbel = |i: usize| self.noise.gumbel(self.position, first + i as TokenId);
         // A few are sooner made again than kept.
         if self.blocks[block].get().is_none() && scores.iter().filter(|score| **score >= floor).count() < FEW {
             for (i, score) in scores.iter_mut().enumerate().filter(|(_, score)| **score >= floor) {
-                *score += gumbel(i);
+                *score += self.noise.gumbel(self.position, first + i as TokenId);
             }
             return;
         }
-        let noise = self.blocks[block].get_or_init(|| Box::new(std::array::from_fn(gumbel)));
+        let noise = self.blocks[block].get_or_init(|| Box::new(gumbel_block(self.noise, self.position, first)));
         for (score, noise) in scores.iter_mut().zip(noise.iter()) {
             *score += if *score >= floor { *noise } else { 0.0 };
         }

@@ -2,6 +2,7 @@
 
 use crate::noise::{BLOCK, GUMBEL_MAX, GUMBEL_MIN};
 use crate::noise_rows::NoiseRows;
+use crate::wide::largest;
 use crate::{Row, TokenId};
 
 /// Where a row's noise comes from: `None` at temperature 0, else the sequence's noise and the position of the token
@@ -71,18 +72,6 @@ impl Best {
             self.tokens.truncate(self.k);
         }
     }
-}
-
-/// The largest of some values; −∞ if there is none.
-fn largest(values: &[f32]) -> f32 {
-    // Lanes of their own, else every comparison waits for the one before.
-    let mut lanes = [f32::NEG_INFINITY; 8];
-    for chunk in values.chunks(8) {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
-        }
-    }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]

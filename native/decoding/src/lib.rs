@@ -27,6 +27,7 @@ pub mod row;
 pub mod rules;
 pub mod tree;
 pub mod verify;
+mod wide;
 
 pub use acceptance::{Acceptance, WindowStats};
 pub use chain::{Chain, Penalties, Sampling};

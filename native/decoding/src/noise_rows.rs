@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::noise::{BLOCK, gumbel_block};
+use crate::wide::{add_from, count_from};
 use crate::{Noise, TokenId};
 
 /// Fewer tokens of a block than this are not worth making all of it.
-const FEW: usize = BLOCK / 8;
+const FEW: u32 = BLOCK as u32 / 8;
 
 /// Most positions remembered: two windows of 16, one behind the other, and what follows each.
 const POSITIONS: usize = 36;
@@ -69,16 +70,14 @@ impl NoiseRow {
     pub(crate) fn add(&self, block: usize, scores: &mut [f32], floor: f32) {
         let first = (block * BLOCK) as TokenId;
         // A few are sooner made again than kept.
-        if self.blocks[block].get().is_none() && scores.iter().filter(|score| **score >= floor).count() < FEW {
+        if self.blocks[block].get().is_none() && count_from(scores, floor) < FEW {
             for (i, score) in scores.iter_mut().enumerate().filter(|(_, score)| **score >= floor) {
                 *score += self.noise.gumbel(self.position, first + i as TokenId);
             }
             return;
         }
         let noise = self.blocks[block].get_or_init(|| Box::new(gumbel_block(self.noise, self.position, first)));
-        for (score, noise) in scores.iter_mut().zip(noise.iter()) {
-            *score += if *score >= floor { *noise } else { 0.0 };
-        }
+        add_from(scores, &noise[..], floor);
     }
 }
 

@@ -1,6 +1,7 @@
 //! One row of logits and the edits that sampling rules, built in or plugged in, may make to it.
 
 use crate::TokenId;
+use crate::wide::largest;
 
 /// A working copy of one row `[V]`. A forbidden token holds −∞. Edits apply in the order made.
 #[derive(Debug, Clone, PartialEq)]
@@ -170,15 +171,7 @@ impl Row {
 
     /// Largest value; −∞ if everything is forbidden.
     pub fn max(&self) -> f32 {
-        // Side by side: one after the other, each comparison would wait for the one before.
-        let (whole, rest) = self.logits.as_chunks::<16>();
-        let mut best = [f32::NEG_INFINITY; 16];
-        for chunk in whole {
-            for (best, &logit) in best.iter_mut().zip(chunk) {
-                *best = if logit > *best { logit } else { *best };
-            }
-        }
-        best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+        largest(&self.logits)
     }
 
     /// The `k` best tokens with their values, best first, ties by lower id; fewer if fewer are allowed.

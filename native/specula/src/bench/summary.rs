@@ -81,6 +81,8 @@ pub(crate) struct Line {
     pub(crate) branches_used: u64,
     /// Share of the decoding time in which the target waited for draft tokens.
     pub(crate) exposed_draft_fraction: f64,
+    /// Draft tokens made in a millisecond of that; only where nothing is drafted beside a pass.
+    pub(crate) drafted_per_ms: Option<f64>,
     /// Per round.
     pub(crate) hidden_draft_ms: f64,
     /// Per round.
@@ -184,6 +186,8 @@ fn line(measured: &Measured<'_>, entrant: usize, temperature: usize) -> Line {
         branches_expanded: sums.branches_expanded,
         branches_used: sums.branches_used,
         exposed_draft_fraction: sums.exposed_draft_us as f64 / 1e6 / seconds,
+        drafted_per_ms: (measured.contender(entrant).method() == "sps" && sums.exposed_draft_us > 0)
+            .then(|| sums.drafted as f64 / (sums.exposed_draft_us as f64 / 1e3)),
         hidden_draft_ms: per_round(sums.hidden_draft_us),
         bubble_ms: per_round(sums.bubble_us),
         formula_over_measured: (round.measured_ms > 0.0).then(|| round.formula_ms / round.measured_ms),

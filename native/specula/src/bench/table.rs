@@ -135,6 +135,7 @@ fn methods(summary: &Summary) -> Table {
         "hits",
         "coverage",
         "exposed draft",
+        "drafted a ms",
         "differing answers",
     ];
     let row = |line: &Line| {
@@ -150,6 +151,7 @@ fn methods(summary: &Summary) -> Table {
             percent(line.hit_rate),
             percent(line.coverage),
             percent(Some(line.exposed_draft_fraction)),
+            line.drafted_per_ms.map_or("-".to_owned(), |rate| format!("{rate:.1}")),
             format!("{} of {}", line.differing, line.answers),
         ]
     };

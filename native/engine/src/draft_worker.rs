@@ -15,6 +15,7 @@ use crate::calibration::draft_costs;
 use crate::clock::exact_micros;
 use crate::drafting::{DraftSequence, Opening, Overlap, Stopwatch, Window};
 use crate::event::{LaneKind, MessageKind};
+use crate::settings::Settings;
 use crate::worth::Worth;
 
 /// Makes the model of a new sequence.
@@ -65,6 +66,8 @@ pub(crate) struct Wanted {
     pub(crate) window: usize,
     /// Which of them are worth drafting serially.
     pub(crate) worth: Worth,
+    /// In force from now on: method `auto` changes them.
+    pub(crate) settings: Settings,
 }
 
 /// What becomes of a round whose outcome was not rolled out.
@@ -302,7 +305,10 @@ impl Served {
     /// Sends the window: what a hit left, and what is worth drafting now.
     fn reply(&mut self, wanted: Wanted, hit: Option<Outcome>, expanded: u64) {
         let before = self.steps();
-        let window = self.attempt(LaneKind::DraftSerial, |d| d.draft(wanted.window, &wanted.worth));
+        let window = self.attempt(LaneKind::DraftSerial, |d| {
+            d.set(wanted.settings);
+            d.draft(wanted.window, &wanted.worth)
+        });
         if window.is_some() && self.steps() == before {
             // Nothing was drafted: there is no work to tell of.
             self.work.pop();

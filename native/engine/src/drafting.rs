@@ -173,6 +173,11 @@ impl DraftSequence {
         })
     }
 
+    /// Settings for what comes now; between passes.
+    pub(crate) fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Drafts serially until the window has `len` tokens, or another is not worth its time; tokens that are there already
     /// cost nothing.
     pub(crate) fn draft(&mut self, len: usize, worth: &Worth) -> Result<Window, ModelError> {

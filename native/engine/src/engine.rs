@@ -228,7 +228,8 @@ impl Engine {
             row_invariant: true,
         };
         let core = cores.0.own.first().copied();
-        let plan = calibrated(thread, worker.as_ref(), target.model.config().layers, (core, coverage.as_ref()))?;
+        let shape = (target.model.config().layers, draft.as_ref().map_or(0, |d| d.model.streams()));
+        let plan = calibrated(thread, worker.as_ref(), shape, (core, coverage.as_ref()))?;
         let facts = facts(&target, draft.as_ref(), default_method, &plan);
         let plugin_model = ModelInfo {
             vocab_size: facts.vocab_size as u32,
@@ -486,7 +487,7 @@ fn facts(target: &LoadedModel, draft: Option<&LoadedModel>, default_method: Meth
 fn calibrated(
     thread: TargetThread,
     draft: Option<&DraftWorker>,
-    layers: usize,
+    (layers, streams): (usize, usize),
     (core, coverage): (Option<usize>, Option<&Coverage>),
 ) -> Result<Plan, StartError> {
     let (tell, measured) = sync_channel(1);
@@ -505,7 +506,7 @@ fn calibrated(
     let costs = measured.recv().map_err(|_| StartError("the target's thread has ended".into()))?;
     let TargetCosts { alone, beside, with_exit } = costs.map_err(failed)?;
     let rendezvous_us = draft.map(DraftWorker::rendezvous_us).transpose().map_err(failed)?.unwrap_or(0.0);
-    let plan = Plan::of(Costs { alone, beside, with_exit, step, rendezvous_us }, layers, coverage);
+    let plan = Plan::of(Costs { alone, beside, with_exit, step, rendezvous_us }, (layers, streams), coverage);
     let arms = plan.arms.iter().map(|arm| (arm.settings, arm.tokens_per_second / 1e6)).collect();
     // If the thread died, the first request shows it.
     let _ = give.send(Learned::new(&plan.costs, Arms::new(arms), layers));

@@ -56,8 +56,9 @@ struct Reckoner<'a> {
 }
 
 impl Plan {
-    /// Chooses for a target of `layers` layers; `exits` says how often exits are right, where that is known.
-    pub fn of(costs: Costs, layers: usize, coverage: Option<&Coverage>) -> Self {
+    /// Chooses for a target of `layers` layers and a draft with `streams`; `coverage` says how often exits are right, where
+    /// that is known.
+    pub fn of(costs: Costs, (layers, streams): (usize, usize), coverage: Option<&Coverage>) -> Self {
         let reckoner = Reckoner { costs: &costs, layers, coverage };
         let has_draft = costs.step.at(1).is_some();
         let (mut methods, mut considered, mut arms) = (Vec::new(), Vec::new(), Vec::new());
@@ -76,7 +77,10 @@ impl Plan {
                 }
             }
             if refused.is_none() || !method.needs_draft() {
-                arms.extend(tried);
+                // Whether looking ahead pays depends on the text: it is for trying, not for reckoning.
+                let ahead = tried.first().filter(|_| method == Method::Sps && streams > 0);
+                let ahead = ahead.map(|best| Reckoned { settings: Settings { streams, ..best.settings }, ..*best });
+                arms.extend(tried.iter().copied().chain(ahead));
             }
             considered.extend(ranked);
         }
@@ -220,8 +224,8 @@ mod tests {
 
     #[test]
     fn cheap_rows_make_long_windows() {
-        let cheap = Plan::of(costs((4000.0, 4400.0), Some((80.0, 300.0))), 8, None);
-        let dear = Plan::of(costs((1000.0, 5000.0), Some((80.0, 300.0))), 8, None);
+        let cheap = Plan::of(costs((4000.0, 4400.0), Some((80.0, 300.0))), (8, 0), None);
+        let dear = Plan::of(costs((1000.0, 5000.0), Some((80.0, 300.0))), (8, 0), None);
         for method in [Method::Sps, Method::Mirror, Method::Lookup] {
             assert!(default(&cheap, method).window > default(&dear, method).window, "{method:?}");
         }
@@ -231,14 +235,14 @@ mod tests {
 
     #[test]
     fn a_slow_draft_is_for_mirrors_and_a_hopeless_one_for_nobody() {
-        let slow = Plan::of(costs((4000.0, 4400.0), Some((800.0, 900.0))), 8, None);
+        let slow = Plan::of(costs((4000.0, 4400.0), Some((800.0, 900.0))), (8, 0), None);
         let best = |method| {
             let arms = slow.arms.iter().filter(|arm| arm.settings.method == method);
             arms.map(|arm| arm.tokens_per_second).fold(0.0, f64::max)
         };
         assert!(best(Method::Mirror) > best(Method::Sps) * 1.2, "{slow:?}");
         assert!(slow.refused.is_none());
-        let hopeless = Plan::of(costs((4000.0, 4400.0), Some((9000.0, 9000.0))), 8, None);
+        let hopeless = Plan::of(costs((4000.0, 4400.0), Some((9000.0, 9000.0))), (8, 0), None);
         let why = hopeless.refused.as_ref().expect("refused");
         assert!(why.contains("9.00 ms") && why.contains("4.00 ms"), "{why}");
         assert!(hopeless.arms.iter().all(|arm| !arm.settings.method.needs_draft()));
@@ -246,8 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_tried_where_there_are_any() {
+        let looks_ahead = |streams| {
+            let plan = Plan::of(costs((4000.0, 4400.0), Some((80.0, 300.0))), (8, streams), None);
+            let arms = plan.arms.iter().filter(|arm| arm.settings.streams > 0);
+            arms.map(|arm| (arm.settings.method, arm.settings.streams)).collect::<Vec<_>>()
+        };
+        assert_eq!((looks_ahead(0), looks_ahead(2)), (vec![], vec![(Method::Sps, 2)]));
+    }
+
+    #[test]
     fn without_a_draft_nothing_needs_one() {
-        let plan = Plan::of(costs((4000.0, 4400.0), None), 8, None);
+        let plan = Plan::of(costs((4000.0, 4400.0), None), (8, 0), None);
         assert!(plan.methods.iter().chain(plan.arms.iter().map(|a| &a.settings)).all(|s| !s.method.needs_draft()));
         assert!(plan.refused.is_none());
     }
@@ -256,7 +270,7 @@ mod tests {
     fn the_exit_stands_where_it_covers_enough_in_time() {
         let costs = costs((4000.0, 4400.0), Some((200.0, 400.0)));
         let table = |early: f64, late: f64| Coverage::from([(2, early), (4, late), (7, 0.99)]);
-        let exit = |table| default(&Plan::of(costs.clone(), 8, Some(&table)), Method::Mirror).exit_layer;
+        let exit = |table| default(&Plan::of(costs.clone(), (8, 0), Some(&table)), Method::Mirror).exit_layer;
         assert_eq!(exit(table(0.9, 0.91)), 2, "early enough for whole windows");
         assert_eq!(exit(table(0.3, 0.95)), 4, "an early exit that guesses badly is of no use");
     }

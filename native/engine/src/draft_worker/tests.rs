@@ -78,6 +78,7 @@ struct Play {
     desk: Desk,
     clock: Arc<AtomicU64>,
     replies: Receiver<Result<Proposal, ModelError>>,
+    settings: Settings,
 }
 
 /// A pass of 4 ms whose exit comes after 2.
@@ -102,17 +103,18 @@ impl Play {
         stopwatch.set(costs);
         let mut desk = Desk::new(Arc::new(toy), stopwatch);
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        let settings = Settings { roots, deterministic, window: 3, ..Settings::of(Method::Mirror, LAYERS) };
         let opening = Opening {
             text: PROMPT.to_vec(),
             prompt: PROMPT.len(),
             noise: Chain::new(sampling.clone(), &PROMPT, Vec::new()).noise().clone(),
             sampling,
-            settings: Settings { roots, deterministic, window: 3, ..Settings::of(Method::Mirror, LAYERS) },
+            settings,
             wants_q: false,
         };
         let (tell, replies) = sync_channel(1);
         desk.take(ToDraft::Open { id: 1, opening: Box::new(opening), replies: tell });
-        Self { desk, clock, replies }
+        Self { desk, clock, replies, settings }
     }
 
     fn now(&self) -> u64 {
@@ -128,8 +130,12 @@ impl Play {
         self.desk.take(message);
     }
 
+    fn wanted(&self, worth: Worth) -> Wanted {
+        Wanted { window: 3, worth, settings: self.settings }
+    }
+
     fn draft(&mut self) -> Vec<TokenId> {
-        self.desk.take(ToDraft::Draft { id: 1, wanted: WANTED });
+        self.desk.take(ToDraft::Draft { id: 1, wanted: self.wanted(Worth::ALL) });
         self.reply().window.tokens
     }
 
@@ -139,7 +145,8 @@ impl Play {
     }
 
     fn verdict(&mut self, time: u64, committed: &[TokenId], on_miss: OnMiss) -> Proposal {
-        self.at(time, ToDraft::Verdict { id: 1, committed: committed.to_vec(), next: Some((WANTED, on_miss)) });
+        let next = Some((self.wanted(Worth::ALL), on_miss));
+        self.at(time, ToDraft::Verdict { id: 1, committed: committed.to_vec(), next });
         self.reply()
     }
 
@@ -148,9 +155,8 @@ impl Play {
     }
 }
 
-const WANTED: Wanted = Wanted { window: 3, worth: Worth::ALL };
 /// What cut-off branches are not drafted on for: a token would have to be worth more than one.
-const AS_IT_IS: Wanted = Wanted { window: 3, worth: Worth { rate: 1.0, acceptance: 0.5, row_us: 1.0 } };
+const AS_IT_IS: Worth = Worth { rate: 1.0, acceptance: 0.5, row_us: 1.0 };
 
 /// The exit's rows that are sure of the draft's window and, after it, of `next`.
 fn exit(window: &[TokenId], next: TokenId) -> ToDraft {
@@ -183,8 +189,24 @@ fn an_outcome_that_only_the_exit_expects_is_rolled_out_once_it_is_told() {
 }
 
 #[test]
+fn settings_change_with_what_is_wanted() {
+    let mut play = Play::new(10, Roots::Exit, false);
+    let begun = |play: &mut Play| {
+        let drafted = play.draft();
+        play.begin(&drafted);
+        let begin = play.now();
+        play.at(begin + 100, exit(&drafted, 13));
+        play.verdict(begin + 4000, &[4, 5, 6, 13], OnMiss::Draft).expanded
+    };
+    assert!(begun(&mut play) > 1);
+    let mut play = Play::new(10, Roots::Exit, false);
+    play.settings.branch_budget = 1;
+    assert_eq!(begun(&mut play), 1);
+}
+
+#[test]
 fn a_slow_draft_has_a_short_window_and_drafts_on_only_where_that_pays() {
-    for (wanted, window) in [(AS_IT_IS, &[14, 15][..]), (WANTED, &[14, 15, 0])] {
+    for (worth, window) in [(AS_IT_IS, &[14, 15][..]), (Worth::ALL, &[14, 15, 0])] {
         let mut play = Play::new(900, Roots::Exit, false);
         let drafted = play.draft();
         play.begin(&drafted);
@@ -192,7 +214,8 @@ fn a_slow_draft_has_a_short_window_and_drafts_on_only_where_that_pays() {
         play.at(begin + 2000, exit(&drafted, 13));
         // Two steps fit, and a third is under way when the verdict comes.
         let committed = vec![4, 5, 6, 13];
-        play.at(begin + 3700, ToDraft::Verdict { id: 1, committed, next: Some((wanted, OnMiss::Draft)) });
+        let next = Some((play.wanted(worth), OnMiss::Draft));
+        play.at(begin + 3700, ToDraft::Verdict { id: 1, committed, next });
         assert_eq!(play.reply().window.tokens, window);
     }
 }

@@ -141,7 +141,7 @@ impl Sequence {
         self.open_draft()?;
         let rolls_out = self.now.method.rolls_out();
         let Some(link) = &mut self.draft else { return Err(gone().into()) };
-        let wanted = Wanted { window: len, worth };
+        let wanted = Wanted { window: len, worth, settings: self.now };
         let answer = link.ask(wanted, rolls_out, (self.clock, &mut self.report.totals))?;
         let Answer { window, hit, source, lanes, messages } = answer;
         self.lanes.extend(lanes);
@@ -178,7 +178,8 @@ impl Sequence {
     ) -> Result<(), Trouble> {
         if rolled_out && self.rolls_out() {
             let len = self.now.window.min(self.ends.remaining().saturating_sub(1));
-            let wanted = Wanted { window: len, worth: self.worth(len, Guesser::Draft, learned) };
+            let worth = self.worth(len, Guesser::Draft, learned);
+            let wanted = Wanted { window: len, worth, settings: self.now };
             let next = (wanted, self.on_miss(len, learned));
             let pass = self.last_pass;
             if let Some(link) = &mut self.draft {

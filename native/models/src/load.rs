@@ -128,6 +128,14 @@ impl Head {
         };
         read().map_err(|reason| LoadError { what: path.display().to_string(), reason })
     }
+
+    /// The head on a device.
+    ///
+    /// # Errors
+    /// Candle's.
+    pub fn to_device(self, device: &Device) -> candle_core::Result<Self> {
+        Ok(Self { norm: self.norm.to_device(device)?, weights: self.weights.to_device(device)?, ..self })
+    }
 }
 
 /// A folder as Hugging Face has them, for training: nothing is packed.

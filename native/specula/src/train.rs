@@ -53,7 +53,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         }
         eprintln!("finishing this step and saving; again to leave at once");
     })?;
-    let place = Place { folder: run.out.clone(), stop };
+    let place = Place::new(run.out.clone(), stop);
     match trainer(&run.recipe, &place)? {
         Outcome::Finished => eprintln!("done: {}", run.out.display()),
         Outcome::Interrupted(steps) => {

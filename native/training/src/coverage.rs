@@ -1,7 +1,7 @@
 //! What an early exit covers: how often the target's own next token is among its top κ.
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::Serialize;
 use specula_decoding::{Row, Sampling, TokenId};
@@ -111,7 +111,7 @@ fn ranks(
     let mut told = Vec::new();
     for exit in exits {
         let states = &trace.states[exit.layer - 1][first * hidden..(first + rows) * hidden];
-        let bare = Tensor::from_slice(states, (rows, hidden), &Device::Cpu)?;
+        let bare = Tensor::from_slice(states, (rows, hidden), head.weights.device())?;
         let adapted = (&bare + bare.matmul(&exit.weights.t()?)?)?.broadcast_add(&exit.bias)?;
         for states in [adapted, bare] {
             let normed = norm(&states.detach(), &head.norm, head.epsilon)?;

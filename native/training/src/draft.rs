@@ -76,9 +76,12 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
     recipe.training.check()?;
     let target = LoadedModel::open(&home.join(&recipe.teacher.target))?;
     let seed = recipe.training.seed;
-    let mut trainee = Trainee::new(&recipe.model, home, seed, &Device::Cpu)?;
+    let mut trainee = Trainee::new(&recipe.model, home, seed, &place.device)?;
     check_pair_of(&target, ("the draft in training", &trainee.folder.tokenizer)).map_err(anyhow::Error::msg)?;
-    let streams = recipe.streams.as_ref().map(|s| new_streams(s, &mut trainee, &home.join(&recipe.model.base), seed));
+    let streams = recipe
+        .streams
+        .as_ref()
+        .map(|s| new_streams(s, &mut trainee, &home.join(&recipe.model.base), (seed, &place.device)));
     let streams = streams.transpose()?;
     let reader = Reader {
         tokenizer: &target.tokenizer,
@@ -118,7 +121,12 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
 }
 
 /// Streams join the variables: those of the base's `streams.safetensors`, and new ones.
-fn new_streams(s: &StreamRecipe, trainee: &mut Trainee, base: &Path, seed: u64) -> Result<(Streams, f32)> {
+fn new_streams(
+    s: &StreamRecipe,
+    trainee: &mut Trainee,
+    base: &Path,
+    (seed, device): (u64, &Device),
+) -> Result<(Streams, f32)> {
     let c = &trainee.folder.config;
     if s.count == 0 || s.layers == 0 || s.layers > c.layers {
         bail!(
@@ -135,7 +143,7 @@ fn new_streams(s: &StreamRecipe, trainee: &mut Trainee, base: &Path, seed: u64) 
         let kept = Streams::open(&kept).map_err(anyhow::Error::msg)?.embeddings.flatten_all()?.to_vec1::<f32>()?;
         values.iter_mut().zip(kept).for_each(|(value, kept)| *value = kept);
     }
-    let embeddings = Var::from_tensor(&Tensor::from_vec(values, (s.count, c.hidden), &Device::Cpu)?)?;
+    let embeddings = Var::from_tensor(&Tensor::from_vec(values, (s.count, c.hidden), device)?)?;
     let streams = Streams { embeddings: embeddings.as_tensor().clone(), layers: s.layers };
     trainee.variables.insert(EMBEDDINGS.into(), embeddings);
     Ok((streams, s.weight))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -76,7 +76,7 @@ pub fn train_exit(recipe: &Path, place: &Place) -> Result<Outcome> {
     let hidden = target.model.config().hidden;
     let mut variables = Variables::new();
     for layer in &layers {
-        let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &Device::Cpu);
+        let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &place.device);
         variables.insert(weight_name(*layer), zeros(&[hidden, hidden])?);
         variables.insert(bias_name(*layer), zeros(&[hidden])?);
     }
@@ -96,7 +96,7 @@ pub fn train_exit(recipe: &Path, place: &Place) -> Result<Outcome> {
     Shuffle::new(2, 0).apply(&mut prompts);
     prompts.truncate(recipe.trial.prompts);
     let learner = ExitLearner {
-        head: Head::open(&path)?,
+        head: Head::open(&path)?.to_device(&place.device)?,
         top: recipe.teacher.top.min(target.model.config().vocab_size),
         layers,
         variables,
@@ -166,7 +166,7 @@ impl ExitLearner {
         }
         let states = (0..self.layers.len()).map(|i| {
             let all: Vec<f32> = parts.iter().flat_map(|part| &part.0[i]).copied().collect();
-            Ok(Tensor::from_vec(all, (goals.rows(), hidden), &Device::Cpu)?)
+            Ok(Tensor::from_vec(all, (goals.rows(), hidden), self.head.weights.device())?)
         });
         Ok(Lesson { states: states.collect::<Result<_>>()?, goals })
     }

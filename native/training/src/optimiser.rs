@@ -88,7 +88,9 @@ impl Optimiser {
     /// Takes the state of a checkpoint.
     pub(crate) fn restore(&mut self, tensor: impl Fn(&str) -> Result<Tensor>) -> Result<()> {
         for (name, (m, v)) in &mut self.moments {
-            (*m, *v) = (tensor(&format!("m.{name}"))?, tensor(&format!("v.{name}"))?);
+            let at_home = |kept: Tensor, old: &Tensor| kept.to_device(old.device());
+            *m = at_home(tensor(&format!("m.{name}"))?, m)?;
+            *v = at_home(tensor(&format!("v.{name}"))?, v)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde_json::{Map, Value};
 
 use crate::data::Text;
@@ -16,12 +16,21 @@ use crate::order::{Batches, Sequence};
 use crate::progress::{Log, bar, step_line};
 use crate::recipe::Schedule;
 
-/// Where a run writes, and whether it is to end early.
+/// Where a run computes and writes, and whether it is to end early.
 pub struct Place {
     /// Folder of checkpoints, log, plot and results.
     pub folder: PathBuf,
     /// Set when the user wants to stop: the step is finished and saved.
-    pub stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
+    /// What is trained lies here; teachers answer on the CPU.
+    pub(crate) device: Device,
+}
+
+impl Place {
+    /// On the CPU.
+    pub fn new(folder: PathBuf, stop: Arc<AtomicBool>) -> Self {
+        Self { folder, stop, device: Device::Cpu }
+    }
 }
 
 /// What is trained.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -40,7 +40,7 @@ pub fn train_target(recipe: &Path, place: &Place) -> Result<Outcome> {
     let recipe: Recipe = recipe::read(recipe)?;
     recipe.data.check()?;
     recipe.training.check()?;
-    let trainee = Trainee::new(&recipe.model, home, recipe.training.seed, &Device::Cpu)?;
+    let trainee = Trainee::new(&recipe.model, home, recipe.training.seed, &place.device)?;
     let reader = Reader {
         tokenizer: &trainee.folder.tokenizer,
         template: trainee.folder.template.as_ref(),

@@ -32,7 +32,7 @@ impl Folder {
     }
 
     fn at(&self, name: &str) -> Place {
-        Place { folder: self.0.join(name), stop: Arc::default() }
+        Place::new(self.0.join(name), Arc::default())
     }
 }
 
@@ -187,7 +187,7 @@ fn interrupted_runs_go_on_to_the_same_bits() -> Result<()> {
     let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape("qwen3", 2));
     let recipe = folder.write("target.toml", &format!("{model}{DATA}{}", schedule(5)));
     assert_eq!(train_target(&recipe, &folder.at("whole"))?, Outcome::Finished);
-    let stopped = Place { folder: folder.0.join("pieces"), stop: Arc::new(AtomicBool::new(true)) };
+    let stopped = Place::new(folder.0.join("pieces"), Arc::new(AtomicBool::new(true)));
     let outcomes = (0..5).map(|_| train_target(&recipe, &stopped)).collect::<Result<Vec<_>>>()?;
     let steps: Vec<Outcome> = (1..5).map(Outcome::Interrupted).chain([Outcome::Finished]).collect();
     assert_eq!(outcomes, steps);

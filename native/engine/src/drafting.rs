@@ -23,7 +23,7 @@ use crate::settings::{LookAhead, Roots, Settings};
 use crate::worth::Worth;
 
 /// A step may cost this many times one over a single row for the sake of more branches, however little time there is.
-const NEARLY_FREE: f64 = 1.3;
+pub(crate) const NEARLY_FREE: f64 = 1.3;
 
 /// What steps of the draft cost, by its device's clock: one for all sequences of its thread.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Costs;
+use crate::drafting::NEARLY_FREE;
 use crate::rates::expected;
 use crate::settings::{Method, Roots, Settings};
 
@@ -77,8 +78,8 @@ impl Plan {
                 }
             }
             if refused.is_none() || !method.needs_draft() {
-                // Whether looking ahead pays depends on the text: it is for trying, not for reckoning.
-                let ahead = tried.first().filter(|_| method == Method::Sps && streams > 0);
+                // Whether looking ahead pays depends on the text too: it is for trying, not for reckoning.
+                let ahead = tried.first().filter(|_| method == Method::Sps && reckoner.rows_are_free(streams));
                 let ahead = ahead.map(|best| Reckoned { settings: Settings { streams, ..best.settings }, ..*best });
                 arms.extend(tried.iter().copied().chain(ahead));
             }
@@ -147,18 +148,27 @@ impl Reckoner<'_> {
         let exits = roots != Roots::Draft;
         let costs = if exits { &self.costs.with_exit } else { &self.costs.beside };
         let pass = costs.at(rows).unwrap_or(0.0);
-        let covered = match (exits, self.coverage) {
-            (false, _) => COVERAGE[0],
+        let by_exit = match (exits, self.coverage) {
+            (false, _) => 0.0,
             (true, None) => COVERAGE[1],
             (true, Some(table)) => table.get(&exit_layer).copied().unwrap_or(COVERAGE[1]),
         };
-        // Branches of the exit have what is left of the pass; the draft's own had all of it.
-        let left = if exits { pass * (1.0 - exit_layer as f64 / self.layers as f64) } else { pass };
-        let deep = (left / self.step(branch_budget).max(1e-3)).floor() as usize;
-        let hit = covered * expected(acceptance, window.min(deep));
+        let by_draft = if roots == Roots::Exit { 0.0 } else { COVERAGE[0] };
+        let covered = by_draft.max(by_exit);
+        // The draft's own branches have all of the pass to grow in; what the exit adds has what is left of it.
+        let depth = |time: f64| (time / self.step(branch_budget).max(1e-3)).floor() as usize;
+        let left = pass * (1.0 - exit_layer as f64 / self.layers as f64);
+        let hit = by_draft * expected(acceptance, window.min(depth(pass)))
+            + (covered - by_draft) * expected(acceptance, window.min(depth(left)));
         let miss = (1.0 - covered) * expected(acceptance, window);
         let serial = (1.0 - covered) * window as f64 * self.step(1);
         (hit + miss) / (pass + serial + self.costs.rendezvous_us + ROUND_US)
+    }
+
+    /// Whether a step that reads what `streams` guessed, and guesses again, costs about what one over a single token does
+    /// (speculative streaming pays there, arXiv:2402.11131).
+    fn rows_are_free(&self, streams: usize) -> bool {
+        streams > 0 && self.step(1 + 2 * streams) <= self.step(1) * NEARLY_FREE
     }
 
     /// Why no method that drafts can be faster than the target alone.
@@ -250,13 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_tried_where_there_are_any() {
-        let looks_ahead = |streams| {
-            let plan = Plan::of(costs((4000.0, 4400.0), Some((80.0, 300.0))), (8, streams), None);
+    fn streams_are_tried_where_rows_cost_little() {
+        let looks_ahead = |streams, eight: f64| {
+            let plan = Plan::of(costs((4000.0, 4400.0), Some((80.0, eight))), (8, streams), None);
             let arms = plan.arms.iter().filter(|arm| arm.settings.streams > 0);
             arms.map(|arm| (arm.settings.method, arm.settings.streams)).collect::<Vec<_>>()
         };
-        assert_eq!((looks_ahead(0), looks_ahead(2)), (vec![], vec![(Method::Sps, 2)]));
+        assert_eq!(looks_ahead(2, 90.0), [(Method::Sps, 2)]);
+        assert!(looks_ahead(0, 90.0).is_empty() && looks_ahead(2, 300.0).is_empty());
     }
 
     #[test]
@@ -271,7 +282,7 @@ mod tests {
         let costs = costs((4000.0, 4400.0), Some((200.0, 400.0)));
         let table = |early: f64, late: f64| Coverage::from([(2, early), (4, late), (7, 0.99)]);
         let exit = |table| default(&Plan::of(costs.clone(), (8, 0), Some(&table)), Method::Mirror).exit_layer;
-        assert_eq!(exit(table(0.9, 0.91)), 2, "early enough for whole windows");
+        assert_eq!(exit(table(0.95, 0.95)), 2, "no later than need be");
         assert_eq!(exit(table(0.3, 0.95)), 4, "an early exit that guesses badly is of no use");
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use specula_decoding::{Logits, ModelError, NewNode};
+use specula_decoding::{Logits, ModelError, NewNode, TokenId};
 use specula_kernels::{
     HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, add_rows, attend, gate, norm_rows,
     products, turn_heads,
@@ -151,6 +151,25 @@ impl FastDecoder {
         Ok(())
     }
 
+    /// η embeddings and Nₛ.
+    pub(crate) fn stream_embeddings(&self) -> Option<(Vec<f32>, usize)> {
+        self.streams.as_ref().map(|streams| (streams.embeddings.clone(), streams.layers))
+    }
+
+    /// Rows of the embedding table, of tokens in the vocabulary.
+    pub(crate) fn embeddings(&self, tokens: &[TokenId]) -> Vec<f32> {
+        let mut rows = vec![0.0; tokens.len() * self.config.hidden];
+        self.embed(tokens.iter().copied(), &mut rows);
+        rows
+    }
+
+    fn embed(&self, tokens: impl Iterator<Item = TokenId>, rows: &mut [f32]) {
+        let table = self.embeddings.as_ref().unwrap_or(&self.head);
+        for (token, row) in tokens.zip(rows.chunks_exact_mut(self.config.hidden)) {
+            table.row(token as usize, row);
+        }
+    }
+
     pub(crate) fn crew(&self) -> &Crew {
         &self.crew
     }
@@ -210,11 +229,8 @@ impl Decoder for FastDecoder {
         for layer in &mut cache.layers {
             layer.reserve(cache.slots.len());
         }
-        let table = self.embeddings.as_ref().unwrap_or(&self.head);
         cache.rows.fit(&self.config, nodes.len());
-        for (node, state) in nodes.iter().zip(cache.rows.states.chunks_exact_mut(self.config.hidden)) {
-            table.row(node.token as usize, state);
-        }
+        self.embed(nodes.iter().map(|node| node.token), &mut cache.rows.states);
         let mut pass = FastPass { first_slot, ..FastPass::default() };
         pass.add(&self.config, paths);
         Ok(pass)

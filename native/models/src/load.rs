@@ -9,6 +9,7 @@ use memmap2::Mmap;
 use serde_json::Value as Json;
 
 use crate::config::ModelConfig;
+use crate::dense::DenseWeights;
 use crate::exit::Exits;
 use crate::gguf::Gguf;
 use crate::model::{Compute, Form, Model};
@@ -102,31 +103,15 @@ impl Head {
     /// # Errors
     /// As for [`LoadedModel::open`].
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let read = || -> Result<Self, String> {
-            let file;
-            let bytes;
-            let gguf;
-            let safetensors;
-            let (config, weights) = if path.is_dir() {
-                let config = ModelConfig::from_folder(&read_json(&path.join("config.json"))?, None)?;
-                // SAFETY: as for GGUF files.
-                safetensors = unsafe { MmapedSafetensors::multi(&weight_files(path)?) }.map_err(text)?;
-                (config, Weights::safetensors(&safetensors))
-            } else {
-                file = std::fs::File::open(path).map_err(text)?;
-                // SAFETY: as for whole models.
-                bytes = unsafe { Mmap::map(&file) }.map_err(text)?;
-                gguf = Gguf::parse(&bytes)?;
-                (ModelConfig::from_gguf(&gguf)?, Weights::gguf(&gguf, false))
-            };
+        read_dense(path, |dense| {
+            let DenseWeights { config, weights } = dense;
             let name = if config.tied_head { "model.embed_tokens" } else { "lm_head" };
             Ok(Self {
                 norm: weights.vector(config.hidden, "model.norm.weight")?,
                 epsilon: config.rms_eps,
                 weights: weights.table(config.vocab_size, config.hidden, name)?,
             })
-        };
-        read().map_err(|reason| LoadError { what: path.display().to_string(), reason })
+        })
     }
 
     /// The head on a device.
@@ -136,6 +121,44 @@ impl Head {
     pub fn to_device(self, device: &Device) -> candle_core::Result<Self> {
         Ok(Self { norm: self.norm.to_device(device)?, weights: self.weights.to_device(device)?, ..self })
     }
+}
+
+/// Opens the weights of a `.gguf` file or a folder and has them read.
+///
+/// # Errors
+/// As for [`LoadedModel::open`], and the reader's.
+pub fn read_dense<T>(path: &Path, read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>) -> Result<T, LoadError> {
+    let opened = || {
+        if path.is_dir() {
+            let config = ModelConfig::from_folder(&read_json(&path.join("config.json"))?, None)?;
+            // SAFETY: as for GGUF files.
+            let files = unsafe { MmapedSafetensors::multi(&weight_files(path)?) }.map_err(text)?;
+            return read(&DenseWeights { config, weights: Weights::safetensors(&files) });
+        }
+        let file = std::fs::File::open(path).map_err(text)?;
+        // SAFETY: as for whole models.
+        read_gguf(&unsafe { Mmap::map(&file) }.map_err(text)?, read)
+    };
+    opened().map_err(|reason| LoadError { what: path.display().to_string(), reason })
+}
+
+/// [`read_dense`] from the bytes of a GGUF file.
+///
+/// # Errors
+/// As there.
+pub fn read_dense_gguf<T>(
+    name: &str,
+    bytes: &[u8],
+    read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>,
+) -> Result<T, LoadError> {
+    read_gguf(bytes, read).map_err(|reason| LoadError { what: name.to_owned(), reason })
+}
+
+fn read_gguf<T>(bytes: &[u8], read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>) -> Result<T, String> {
+    let file = Gguf::parse(bytes)?;
+    let config = ModelConfig::from_gguf(&file)?;
+    let weights = Weights::gguf(&file, config.architecture.interleaved_in_gguf());
+    read(&DenseWeights { config, weights })
 }
 
 /// A folder as Hugging Face has them, for training: nothing is packed.

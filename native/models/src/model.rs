@@ -147,6 +147,29 @@ impl Model {
         streams.map_or(0, |(count, _)| count)
     }
 
+    /// Embeddings `[η, hidden]` of the streams, and the layers Nₛ that carry them, of a model that has streams.
+    pub fn stream_embeddings(&self) -> Option<(Vec<f32>, usize)> {
+        match &self.decoders {
+            Decoders::Kernels(decoder) => decoder.stream_embeddings(),
+            Decoders::Candle { decoder, .. } => decoder.stream_embeddings(),
+        }
+    }
+
+    /// Rows of the embedding table, `[L, hidden]`: the states before layer 1.
+    ///
+    /// # Errors
+    /// If a token lies outside the vocabulary.
+    pub fn embed(&self, tokens: &[TokenId]) -> Result<Vec<f32>, ModelError> {
+        let vocab_size = self.config().vocab_size;
+        if let Some(bad) = tokens.iter().find(|token| **token as usize >= vocab_size) {
+            return Err(ModelError(format!("token {bad} lies outside the vocabulary of {vocab_size}")));
+        }
+        match &self.decoders {
+            Decoders::Kernels(decoder) => Ok(decoder.embeddings(tokens)),
+            Decoders::Candle { decoder, .. } => decoder.embeddings(tokens),
+        }
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         match &self.decoders {

@@ -170,7 +170,7 @@ impl<D: Decoder> LanguageModel for Session<D> {
 }
 
 /// Nodes of `count` streams of each of the rows `from`, the newest `rows` slots being the pass's.
-pub(crate) fn stream_nodes(slots: &Slots, rows: usize, from: &[usize], count: usize) -> Vec<NewNode> {
+pub fn stream_nodes(slots: &Slots, rows: usize, from: &[usize], count: usize) -> Vec<NewNode> {
     let (first, new) = (slots.len() - rows, slots.len());
     let parent = |i: usize, j: usize| if j == 0 { first + from[i] } else { new + i * count + j - 1 };
     // What a stream stands for has no token; nobody reads it.
@@ -178,12 +178,11 @@ pub(crate) fn stream_nodes(slots: &Slots, rows: usize, from: &[usize], count: us
     (0..from.len()).flat_map(|i| (0..count).map(move |j| node(i, j))).collect()
 }
 
-/// Paths of the newest `count` slots, refused where one is longer than the context.
-pub(crate) fn new_paths(
-    slots: &Slots,
-    count: usize,
-    config: &ModelConfig,
-) -> Result<Vec<specula_kernels::Path>, ModelError> {
+/// Paths of the newest `count` slots.
+///
+/// # Errors
+/// If one is longer than the context.
+pub fn new_paths(slots: &Slots, count: usize, config: &ModelConfig) -> Result<Vec<specula_kernels::Path>, ModelError> {
     let paths: Vec<_> = (slots.len() - count..slots.len()).map(|slot| slots.path(slot)).collect();
     match paths.iter().find(|path| path.len() > config.context_length) {
         None => Ok(paths),

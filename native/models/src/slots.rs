@@ -4,24 +4,30 @@ use specula_decoding::NewNode;
 use specula_kernels::Path;
 
 /// `0..linear` is one path; later slots are nodes of a tree hanging off it.
-#[derive(Default)]
-pub(crate) struct Slots {
+#[derive(Debug, Default)]
+pub struct Slots {
     /// Parent of every slot.
     parents: Vec<Option<usize>>,
     linear: usize,
 }
 
 impl Slots {
-    pub(crate) fn linear(&self) -> usize {
+    /// Slots that form the path `0..linear`.
+    pub fn linear(&self) -> usize {
         self.linear
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// All slots.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a cache is empty")]
+    pub fn len(&self) -> usize {
         self.parents.len()
     }
 
     /// Records the parents of new nodes; a chain behind the linear path lengthens it.
-    pub(crate) fn add(&mut self, nodes: &[NewNode]) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// If a node follows one that is not there.
+    pub fn add(&mut self, nodes: &[NewNode]) -> Result<(), String> {
         for node in nodes {
             let slot = self.len();
             if node.parent.is_some_and(|p| p >= slot) || (node.parent.is_none() && slot > 0) {
@@ -36,13 +42,13 @@ impl Slots {
     }
 
     /// Drops the newest `count` slots.
-    pub(crate) fn drop_newest(&mut self, count: usize) {
+    pub fn drop_newest(&mut self, count: usize) {
         self.parents.truncate(self.len() - count);
         self.linear = self.linear.min(self.len());
     }
 
     /// What a row at `slot` sees: its path, itself included.
-    pub(crate) fn path(&self, slot: usize) -> Path {
+    pub fn path(&self, slot: usize) -> Path {
         let mut extra = Vec::new();
         let mut at = Some(slot);
         while let Some(s) = at.filter(|s| *s >= self.linear) {
@@ -55,7 +61,10 @@ impl Slots {
 
     /// Keeps slots `0..from`, then those of `path`. What they hold is to be copied as said, in this order: `(from, to)`,
     /// the last of them in consecutive places.
-    pub(crate) fn keep(&mut self, from: usize, path: &[usize]) -> Result<Vec<(usize, usize)>, String> {
+    ///
+    /// # Errors
+    /// If these are not slots in this order.
+    pub fn keep(&mut self, from: usize, path: &[usize]) -> Result<Vec<(usize, usize)>, String> {
         let rising = path.iter().try_fold(from, |least, slot| (*slot >= least).then_some(slot + 1));
         if from > self.linear || rising.is_none_or(|end| end > self.len()) {
             return Err(format!("cache: cannot keep {path:?} after {from} of {} slots", self.len()));

@@ -88,6 +88,17 @@ impl Transformer {
         self.streams = Some(streams.clone());
     }
 
+    /// η embeddings and Nₛ, where they can be read.
+    pub(crate) fn stream_embeddings(&self) -> Option<(Vec<f32>, usize)> {
+        let streams = self.streams.as_ref()?;
+        Some((streams.embeddings.flatten_all().and_then(|e| e.to_vec1()).ok()?, streams.layers))
+    }
+
+    /// Rows of the embedding table as plain numbers.
+    pub(crate) fn embeddings(&self, tokens: &[TokenId]) -> std::result::Result<Vec<f32>, ModelError> {
+        self.embed(tokens).and_then(|rows| rows.flatten_all()?.to_vec1()).map_err(failure)
+    }
+
     /// `[L]` → `[L, hidden]`: the state before layer 1.
     pub(crate) fn embed(&self, tokens: &[TokenId]) -> Result<Tensor> {
         self.embeddings.index_select(&Tensor::new(tokens, &self.device)?, 0)

@@ -160,9 +160,7 @@ impl<'a> Weights<'a> {
         let name = format!("{name}.weight");
         let packed = match self.source {
             Source::Gguf { .. } | Source::Safetensors(_) if self.dequantised => {
-                let dense = self.dense(&[out, input], &name, order)?;
-                let values = dense.flatten_all().and_then(|values| values.to_vec1::<f32>());
-                Matrix::f32(out, input, &values.map_err(|error| format!("tensor `{name}`: {error}"))?)
+                Matrix::f32(out, input, &self.dense_values(&[out, input], &name, order)?)
             }
             Source::Gguf { .. } => {
                 let (gguf, kind, raw) = self.raw(&[out, input], &name, order)?;
@@ -192,6 +190,22 @@ impl<'a> Weights<'a> {
             Source::Trained(_) => return Err(format!("tensor `{name}` is in training; the kernels have no gradients")),
         };
         packed.map_err(|error| format!("tensor `{name}`: {error}"))
+    }
+
+    /// A matrix `[out, in]` in f32, row after row; of queries and keys, whose rows come in heads, with the heads' size.
+    pub(crate) fn dense_rows(
+        &self,
+        (out, input): (usize, usize),
+        name: &str,
+        head_dim: Option<usize>,
+    ) -> Result<Vec<f32>, String> {
+        let order = head_dim.and_then(|dim| self.order_of_heads(out / dim, dim));
+        self.dense_values(&[out, input], name, order.as_deref())
+    }
+
+    fn dense_values(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<Vec<f32>, String> {
+        let values = self.dense(shape, name, order)?.flatten_all().and_then(|values| values.to_vec1());
+        values.map_err(|error| format!("tensor `{name}`: {error}"))
     }
 
     /// A matrix `[rows, width]` in f32, for look-ups.

@@ -24,6 +24,10 @@ clients:
 authors:
     cargo xtask authors
 
+# ONNX Runtime for the tests of drafts on accelerators: openvino and qnn are packages with more of them
+onnxruntime *packages:
+    cargo xtask onnxruntime {{packages}}
+
 # Every method against the target alone, under every parameter
 exactness *args:
     cargo xtask exactness {{args}}

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::worth::Worth;
 
 /// Makes the model of a new sequence.
-pub(crate) type ModelFactory = Arc<dyn Fn() -> Result<Box<dyn LanguageModel>, ModelError> + Send + Sync>;
+pub type ModelFactory = Arc<dyn Fn() -> Result<Box<dyn LanguageModel>, ModelError> + Send + Sync>;
 
 /// Names a sequence between the two threads.
 pub(crate) type SequenceId = u64;

@@ -10,7 +10,8 @@ use std::time::Instant;
 use specula_decoding::{EndConditions, Ends, ModelError, Rule, TokenBytes, TokenId};
 use specula_grammar::{GrammarError, Grammars};
 use specula_models::{
-    ChatMessage, ChatTemplate, Cores, Latency, LoadedModel, ModelThread, Resized, Simulated, Tokenizer, check_pair,
+    ChatMessage, ChatTemplate, Cores, Latency, LoadedModel, Model, ModelThread, Resized, Simulated, Tokenizer,
+    check_pair,
 };
 use specula_policies::{ModelInfo, Registry};
 use tokio::sync::mpsc;
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub target: LoadedModel,
     /// The model that drafts; without it methods that need one are not on offer.
     pub draft: Option<LoadedModel>,
+    /// An accelerator for the draft; `None`: its cores.
+    pub draft_device: Option<DraftDevice>,
     /// What every step of the draft takes beside its work: a simulated device.
     pub draft_latency: Option<Latency>,
     /// Plugins that requests may name.
@@ -53,6 +56,9 @@ pub struct EngineConfig {
     /// Cores of the target and of the draft. Those lent to the target are used while no draft works beside it.
     pub cores: (Cores, Cores),
 }
+
+/// Tells who opens the sequences of a draft that has its cores.
+pub type DraftDevice = Box<dyn FnOnce(&Model) -> ModelFactory + Send>;
 
 /// Facts about what is served.
 #[derive(Debug, Clone)]
@@ -183,6 +189,7 @@ impl Engine {
         let EngineConfig {
             mut target,
             mut draft,
+            draft_device,
             draft_latency,
             plugins,
             default_method,
@@ -210,7 +217,8 @@ impl Engine {
         let worker = draft
             .as_ref()
             .map(|draft| {
-                let factory = draft_factory(draft, target.model.config().vocab_size, draft_latency);
+                let sessions = draft_device.map_or_else(|| own_sessions(&draft.model), |device| device(&draft.model));
+                let factory = draft_factory(draft, target.model.config().vocab_size, sessions, draft_latency);
                 DraftWorker::spawn(factory, cores.1.own.first().copied())
             })
             .transpose()
@@ -452,12 +460,16 @@ impl Engine {
     }
 }
 
+fn own_sessions(model: &Model) -> ModelFactory {
+    let own = model.clone();
+    Arc::new(move || own.session())
+}
+
 /// The draft with rows of the target's size, on the device that it is to run on.
-fn draft_factory(draft: &LoadedModel, rows: usize, latency: Option<Latency>) -> ModelFactory {
-    let own = draft.model.clone();
-    let same_size = own.config().vocab_size == rows;
+fn draft_factory(draft: &LoadedModel, rows: usize, sessions: ModelFactory, latency: Option<Latency>) -> ModelFactory {
+    let same_size = draft.model.config().vocab_size == rows;
     Arc::new(move || {
-        let model = own.session()?;
+        let model = sessions()?;
         let model = if same_size { model } else { Box::new(Resized::new(model, rows)) };
         Ok(match latency {
             Some(latency) => Box::new(Simulated::new(model, latency)),

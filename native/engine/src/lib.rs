@@ -27,7 +27,8 @@ mod worth;
 
 pub use by_rows::ByRows;
 pub use calibration::{Costs, Coverage, Plan, Reckoned};
-pub use engine::{Engine, EngineConfig, EventStream, Metrics, ModelFacts, Refused, StartError};
+pub use draft_worker::ModelFactory;
+pub use engine::{DraftDevice, Engine, EngineConfig, EventStream, Metrics, ModelFacts, Refused, StartError};
 pub use event::{
     Event, Failure, Finished, LaneKind, Message, MessageKind, Origin, PromptToken, Round, Span, Started, Token,
 };

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use specula_models::{Cores, Latency, available_cores};
+use specula_npu::Provider;
 
 /// Where a model runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,10 +29,12 @@ impl FromStr for Device {
     }
 }
 
-/// Where a draft runs: on cores, or on a simulated device, which is cores with a wait after every step.
+/// Where a draft runs: on cores, or on an accelerator that a core drives; or on a simulated device, which is one of these
+/// with a wait after every step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DraftDevice {
     pub(crate) device: Device,
+    pub(crate) npu: Option<Provider>,
     pub(crate) latency: Option<Latency>,
 }
 
@@ -39,13 +42,19 @@ impl FromStr for DraftDevice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some(simulated) = text.strip_prefix("simulated:") else {
-            return Ok(Self { device: text.parse()?, latency: None });
-        };
-        let Some((latency, device)) = simulated.split_once('@') else {
-            return Err(format!("`{text}` does not say what it stands on: simulated:MILLISECONDS@cpu:1"));
-        };
-        Ok(Self { device: device.parse()?, latency: Some(latency.parse()?) })
+        if let Some(simulated) = text.strip_prefix("simulated:") {
+            let Some((latency, device)) = simulated.split_once('@') else {
+                return Err(format!("`{text}` does not say what it stands on: simulated:MILLISECONDS@cpu:1"));
+            };
+            if device.starts_with("simulated:") {
+                return Err(format!("`{text}` is simulated twice"));
+            }
+            return Ok(Self { latency: Some(latency.parse()?), ..device.parse()? });
+        }
+        match text.strip_prefix("npu:") {
+            Some(provider) => Ok(Self { npu: Some(provider.parse()?), ..Self::default() }),
+            None => Ok(Self { device: text.parse()?, ..Self::default() }),
+        }
     }
 }
 
@@ -155,7 +164,16 @@ mod tests {
         assert_eq!(simulated.device, Device::Cores(vec![first]));
         assert_eq!(simulated.latency, "2±0.5".parse().ok());
         assert_eq!("cpu".parse(), Ok(DraftDevice::default()));
-        for (name, reason) in [("simulated:2", "stands on"), ("simulated:x@cpu", "`x`"), ("simulated:2@npu", "`npu`")] {
+        let npu = DraftDevice { npu: Some(Provider::Cpu), ..DraftDevice::default() };
+        assert_eq!("npu:cpu".parse(), Ok(npu.clone()));
+        assert_eq!("simulated:2@npu:cpu".parse(), Ok(DraftDevice { latency: "2".parse().ok(), ..npu }));
+        for (name, reason) in [
+            ("simulated:2", "stands on"),
+            ("simulated:x@cpu", "`x`"),
+            ("simulated:2@npu", "`npu`"),
+            ("npu:x", "known: cpu"),
+            ("simulated:1@simulated:1@cpu", "twice"),
+        ] {
             assert!(name.parse::<DraftDevice>().is_err_and(|e| e.contains(reason)), "{name}");
         }
         for name in ["cuda:0", "cpu0", ""] {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use specula_models::{Cores, available_cores};
 
 use crate::options::EngineArgs;
-use crate::{device, startup};
+use crate::{device, npu, startup};
 
 pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     let cores = available_cores();
@@ -13,7 +13,8 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     if cores.len() < 2 {
         println!("                 with one core the draft cannot work beside the target: `mirror` cannot gain");
     }
-    println!("accelerators     none in this build (CPU only)");
+    println!("accelerators     no GPU in this build; NPUs by ONNX Runtime");
+    npu::doctor(args);
     match startup::pair(args) {
         Ok((target, draft)) => {
             let places = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device.device));

@@ -9,6 +9,7 @@ mod doctor;
 mod exactness;
 mod generate;
 mod keys;
+mod npu;
 mod options;
 mod plugin;
 mod prompts;
@@ -50,6 +51,11 @@ enum Command {
     /// Examine the plugin on standard input; for this program itself.
     #[command(name = plugin::EXAMINE, hide = true)]
     ExaminePlugin(plugin::ExamineArgs),
+    /// Write the draft as ONNX graphs of static shapes, for accelerators and other tools.
+    ExportDraft(npu::ExportArgs),
+    /// Try the draft on its accelerator; for this program itself.
+    #[command(name = npu::TRY, hide = true)]
+    TryNpu(Box<options::EngineArgs>),
     /// Tell what this machine and this binary have, and what is missing.
     Doctor(options::EngineArgs),
 }
@@ -71,6 +77,8 @@ fn main() -> Result<()> {
         Command::Watermark(args) => watermark::run(&args),
         Command::Plugin(command) => plugin::run(command),
         Command::ExaminePlugin(args) => plugin::examine(&args),
+        Command::ExportDraft(args) => npu::export(&args),
+        Command::TryNpu(args) => npu::try_out(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -10,6 +10,7 @@ use specula_policies::Class;
 use crate::plugin::class;
 
 use crate::device::{Device, DraftDevice};
+use crate::npu::NpuArgs;
 
 /// What is served and where it runs.
 #[derive(Args, Clone, Debug, Default)]
@@ -38,10 +39,14 @@ pub(crate) struct EngineArgs {
     /// most 8, and the draft's too while no draft works beside the target and it is quicker so.
     #[arg(long, env = "SPECULA_TARGET_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     pub(crate) target_device: Device,
-    /// Cores of the draft, as for --target-device. `cpu`: the last that the target does not name. `simulated:2@cpu:1` or
-    /// `simulated:2±0.5@cpu:1`: those, slowed down by so many milliseconds a step.
+    /// Cores of the draft, as for --target-device. `cpu`: the last that the target does not name. `npu:PROVIDER`: an
+    /// accelerator by ONNX Runtime's cpu, openvino (or openvino:DEVICE), qnn, coreml or vitisai; where it does not pass its
+    /// trial, or fails later, those cores. `simulated:2@cpu:1` or `simulated:2±0.5@npu:cpu`: slowed down by so many
+    /// milliseconds a step.
     #[arg(long, env = "SPECULA_DRAFT_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     pub(crate) draft_device: DraftDevice,
+    #[command(flatten)]
+    pub(crate) npu: NpuArgs,
     /// Folder of plugins (*.wasm) to load beside the shipped ones; a plugin is named after its file.
     #[arg(long, env = "SPECULA_PLUGINS", value_name = "DIR")]
     pub(crate) plugins: Option<PathBuf>,

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use specula_engine::{Engine, EngineConfig};
-use specula_models::{Exits, Form, Latency, LoadedModel, Streams};
+use specula_models::{
+    DenseWeights, Exits, Form, Latency, LoadError, LoadedModel, Streams, read_dense, read_dense_gguf,
+};
 use specula_policies::Registry;
 
 use crate::coverage;
 use crate::device;
+use crate::npu;
 use crate::options::EngineArgs;
 
 mod dist {
@@ -20,6 +23,7 @@ pub(crate) static PAGE: &[(&str, &[u8])] = dist::PAGE;
 
 pub(crate) static TARGET: &[u8] = include_bytes!("../../weights/target.gguf");
 pub(crate) static DRAFT: &[u8] = include_bytes!("../../weights/draft.gguf");
+const DRAFT_NAME: &str = "specula-draft";
 static EXITS: &[u8] = include_bytes!("../../weights/exit.safetensors");
 static STREAMS: &[u8] = include_bytes!("../../weights/streams.safetensors");
 
@@ -51,6 +55,7 @@ fn start(
     for model in [Some(&target), draft.as_ref()].into_iter().flatten() {
         tracing::info!(model = model.name, by = model.model.computed_by(), "computed");
     }
+    let draft_device = draft.as_ref().and_then(|draft| npu::device(args, &draft.model));
     let cores = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device.device));
     let coverage = coverage::read(args)?;
     let config = EngineConfig {
@@ -58,6 +63,7 @@ fn start(
         coverage: coverage.map(|of| of.into_iter().map(|(layer, part)| (target.model.place(layer), part)).collect()),
         target,
         draft,
+        draft_device,
         draft_latency,
         plugins: Arc::new(plugins),
         default_method: args.method,
@@ -96,9 +102,14 @@ pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Opt
         }
         (None, Some(_)) => {}
     }
+    Ok((target, draft(args)?))
+}
+
+/// The draft of that pair.
+pub(crate) fn draft(args: &EngineArgs) -> Result<Option<LoadedModel>> {
     let mut draft = match (&args.draft, &args.target) {
         (Some(path), _) => Some(LoadedModel::open(path)?),
-        (None, None) => Some(LoadedModel::from_gguf_bytes("specula-draft", DRAFT)?),
+        (None, None) => Some(LoadedModel::from_gguf_bytes(DRAFT_NAME, DRAFT)?),
         (None, Some(_)) => None,
     };
     let embedded = args.draft.is_none() && args.target.is_none();
@@ -115,7 +126,18 @@ pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Opt
         }
         (None, _) => {}
     }
-    Ok((target, draft))
+    Ok(draft)
+}
+
+/// Has the weights of that draft read.
+pub(crate) fn read_draft<T>(
+    args: &EngineArgs,
+    read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>,
+) -> Result<T, LoadError> {
+    match &args.draft {
+        Some(path) => read_dense(path, read),
+        None => read_dense_gguf(DRAFT_NAME, DRAFT, read),
+    }
 }
 
 /// The shipped plugins, and those of a folder. A bad file is reported and left out.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::onnxruntime;
 use crate::toolchain::{self, MayInstall, Toolchain};
 
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -43,10 +44,16 @@ pub(crate) fn tiers() -> Vec<(&'static str, String)> {
             BROWSERS.join(", ")
         ),
     };
+    let found: Vec<&str> = onnxruntime::variables().into_iter().map(|(name, _)| name).collect();
+    let accelerators = match found.is_empty() {
+        true => "less: no ONNX Runtime; `cargo xtask onnxruntime` installs it".to_owned(),
+        false => format!("runs, with {}", found.join(", ")),
+    };
     vec![
         ("units", "runs".to_owned()),
         ("plugins", "runs: shipped and hostile ones, in the real sandbox".to_owned()),
         ("end to end", "runs: the real binary over sockets".to_owned()),
+        ("accelerators", accelerators),
         ("browser", browser),
     ]
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::doctor;
 use crate::files;
+use crate::onnxruntime;
 
 /// `target/release/specula`.
 pub(crate) fn build() -> Result<()> {
@@ -42,7 +43,7 @@ pub(crate) fn test(args: &[&str]) -> Result<()> {
         cargo(&["test", "--release", "--lib", "-p", "specula-policy-sdk"])?;
     }
     let mut command = command();
-    command.args(["test", "--release"]).args(args);
+    command.args(["test", "--release"]).args(args).envs(onnxruntime::variables());
     let status = command.status().context("cargo cannot be started")?;
     exit(status.code().unwrap_or(1))
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod files;
 mod guests;
 mod host;
+mod onnxruntime;
 mod page;
 mod plugins;
 mod toolchain;
@@ -22,6 +23,7 @@ cargo xtask COMMAND
   test [ARGS]                   build, then all tests; ARGS go to `cargo test`
   clients                       build, then OpenAI's packages and schemathesis against the server
   authors                       build, then plugins in Rust, JavaScript and Python as `specula plugin new` makes them
+  onnxruntime [openvino] [qnn]  installs ONNX Runtime for the tests of drafts on accelerators, and packages with more of them
   exactness [ARGS]              build, then `specula exactness ARGS`: every method against the target alone
   lint                          formatting and clippy, without changing anything
   doctor                        what this machine can build and test, and what is missing
@@ -51,6 +53,7 @@ fn main() -> Result<()> {
             build(MayInstall::Yes)?;
             authors::run(&Toolchain::find(MayInstall::No)?)
         }
+        ["onnxruntime", rest @ ..] => onnxruntime::install(rest),
         ["exactness", rest @ ..] => {
             build(MayInstall::Yes)?;
             host::specula("exactness", rest)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use specula_decoding::LogProbs;
 use specula_engine::{
-    Engine, EngineConfig, Event, EventStream, Finished, PluginSpec, RequestSpec, Round, SettingsSpec,
+    DraftDevice, Engine, EngineConfig, Event, EventStream, Finished, PluginSpec, RequestSpec, Round, SettingsSpec,
 };
 use specula_models::{Cores, LoadedModel, Streams, available_cores};
 use specula_policies::{Limits, Registry};
@@ -18,6 +18,11 @@ fn root() -> PathBuf {
 
 /// An engine with `max_running` places to run and as many to wait, and the shipped plugins.
 pub(crate) fn engine(max_running: usize) -> Engine {
+    engine_on(max_running, None)
+}
+
+/// The same with its draft on a device.
+pub(crate) fn engine_on(max_running: usize, draft_device: Option<DraftDevice>) -> Engine {
     let open = |name: &str| LoadedModel::open(&root().join("native/weights").join(name)).expect("embedded weights");
     let plugins = Registry::new(Limits::default()).expect("the sandbox works here");
     let folder = root().join("target/dist/plugins");
@@ -31,6 +36,7 @@ pub(crate) fn engine(max_running: usize) -> Engine {
     Engine::start(EngineConfig {
         target: open("target.gguf"),
         draft: Some(draft),
+        draft_device,
         draft_latency: None,
         plugins: Arc::new(plugins),
         default_method: None,

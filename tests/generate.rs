@@ -170,7 +170,7 @@ fn refusals_name_field_bound_and_value() {
         (&["--plugin", r#"min-p={"min_p": 2}"#], &["min-p", "min_p", "2"]),
         (&["--target", "nowhere.gguf"], &["nowhere.gguf"]),
         (&["--plugins", "nowhere"], &["--plugins", "nowhere"]),
-        (&["--target-device", "cuda:7"], &["--target-device", "cuda:7", "cpu"]),
+        (&["--target-device", "rocm:7"], &["--target-device", "rocm:7", "cpu"]),
         (&["--text", "x"], &["--prompt", "--text"]),
         (&["--speed", "9"], &["--speed"]),
     ] {

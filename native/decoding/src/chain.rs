@@ -215,6 +215,11 @@ impl Chain {
         self.committed + depth as u32
     }
 
+    /// Position of the first token of the output.
+    pub(crate) fn first_position(&self) -> u32 {
+        self.prompt
+    }
+
     /// Whether sampling plugins take part.
     pub fn has_plugins(&self) -> bool {
         !self.rules.is_empty()

@@ -1,6 +1,7 @@
 //! What decoding asks of a transformer: every row's logits, a cache that can be cut back, and a look half-way.
 
 use crate::TokenId;
+use crate::reduced::{Reduction, Rows};
 
 /// Logits `[N, V]`, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +47,16 @@ pub type ExitRows = Logits;
 /// Called half-way through a pass, with the early exit's rows.
 pub type OnExit<'a> = &'a mut dyn FnMut(ExitRows);
 
+/// A look half-way through a pass, for who can do with reduced rows.
+pub struct Look<'a> {
+    /// After how many layers.
+    pub layer: usize,
+    /// What suffices of the rows; `None`: whole ones.
+    pub reduction: Option<Reduction>,
+    /// Called with them, no later than when the pass is over. On a device the remaining layers are at work by then.
+    pub on_exit: &'a mut dyn FnMut(Rows),
+}
+
 /// A failure of the model itself: no client can cause it and no client can mend it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("model failure: {0}")]
@@ -71,6 +82,26 @@ pub trait LanguageModel: Send {
     /// # Errors
     /// [`ModelError`]; the cache is then unusable and the sequence must end.
     fn forward(&mut self, nodes: &[NewNode], exit: Option<(usize, OnExit<'_>)>) -> Result<Logits, ModelError>;
+    /// [`LanguageModel::forward`] for who can do with reduced rows (`None`: with whole ones only). A model whose rows are at
+    /// hand gives them whole.
+    ///
+    /// # Errors
+    /// As for [`LanguageModel::forward`].
+    fn forward_reduced(
+        &mut self,
+        nodes: &[NewNode],
+        _reduction: Option<&Reduction>,
+        look: Option<Look<'_>>,
+    ) -> Result<Rows, ModelError> {
+        let rows = match look {
+            None => self.forward(nodes, None),
+            Some(look) => {
+                let mut on_exit = |rows: ExitRows| (look.on_exit)(Rows::whole(rows));
+                self.forward(nodes, Some((look.layer, &mut on_exit)))
+            }
+        };
+        rows.map(Rows::whole)
+    }
     /// η, streams that the model carries beside the main one in its last layers; 0 if it has none.
     fn streams(&self) -> usize {
         0

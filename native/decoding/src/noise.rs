@@ -31,6 +31,16 @@ impl Noise {
         Self { seed, choice }
     }
 
+    /// Seed of the request.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Choice of the request.
+    pub fn choice(&self) -> u32 {
+        self.choice
+    }
+
     /// G = −ln(−ln u) for one token at one position (counted from the first prompt token), with
     /// u = (2k + 1)·2⁻²⁴ and k the top 23 bits of Philox4x32-10 keyed by the seed, counter (position, token, choice,
     /// purpose). In (−2.9, 16.7).

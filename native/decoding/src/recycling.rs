@@ -19,7 +19,13 @@ impl Recycling {
     /// The target's raw row after `token`; it takes the place of an earlier one.
     pub fn learn(&mut self, token: TokenId, row: &[f32]) {
         const PLAIN: At<'_> = None;
-        self.successors.insert(token, ranked(&Row::new(row), PLAIN, SUCCESSORS));
+        self.learn_best(token, ranked(&Row::new(row), PLAIN, SUCCESSORS));
+    }
+
+    /// The same of the row's best tokens, best first.
+    pub fn learn_best(&mut self, token: TokenId, mut best: Vec<(TokenId, f32)>) {
+        best.truncate(SUCCESSORS);
+        self.successors.insert(token, best);
     }
 
     /// The `nodes` likeliest continuations of `last`, the latest committed token, as a tree of at most `depth` levels.

@@ -227,13 +227,12 @@ impl Engine {
         let places = Places::new(max_running + max_waiting);
         let (queue, admitted) = sync_channel(places.total());
         let thread = TargetThread {
+            row_invariant: target.model.row_invariant(),
             target: target.model.clone(),
             draft: worker.clone(),
             admitted,
             max_running,
             metrics: metrics.clone(),
-            // CPU kernels are row-invariant; see the tests of `specula-models`.
-            row_invariant: true,
         };
         let core = cores.0.own.first().copied();
         let shape = (target.model.config().layers, draft.as_ref().map_or(0, |d| d.model.streams()));
@@ -485,7 +484,7 @@ fn facts(target: &LoadedModel, draft: Option<&LoadedModel>, default_method: Meth
         context_length: config.context_length.min(draft.map_or(usize::MAX, |d| d.model.config().context_length)),
         vocab_size: config.vocab_size,
         layers: config.layers,
-        row_invariant: true,
+        row_invariant: target.model.row_invariant(),
         draft: draft.map(|d| d.name.clone()),
         methods: plan.methods.clone(),
         default_method,

@@ -5,6 +5,7 @@
 
 mod accept;
 mod link;
+mod pass;
 mod propose;
 mod tell;
 
@@ -15,14 +16,14 @@ use std::time::{Duration, Instant};
 use specula_decoding::chain::ChainError;
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{
-    Acceptance, Chain, Ends, FinishReason, LanguageModel, LogProbs, Logits, ModelError, NewNode, PolicyError,
-    Recycling, Row, TokenId, TokenTree,
+    Acceptance, Chain, Ends, FinishReason, LanguageModel, LogProbs, ModelError, PolicyError, Recycling, TokenId,
 };
 use specula_models::PREFILL_ROWS;
 use tokio::sync::mpsc::Sender;
 
 use self::accept::Accepted;
-use self::link::{DraftLink, overlap_of};
+use self::link::DraftLink;
+use self::pass::{Passed, row_of};
 use self::propose::Proposed;
 use crate::admission::Place;
 use crate::auto::Choice;
@@ -35,7 +36,7 @@ use crate::rates::Rates;
 use crate::recorder::Recorder;
 use crate::report::{Report, Totals};
 use crate::request::{LogProbsSpec, Request};
-use crate::settings::{Method, Roots, Settings};
+use crate::settings::{Method, Settings};
 
 /// Longest a full event stream is waited for before its generation fails.
 pub(crate) const SLOW_READER: Duration = Duration::from_secs(30);
@@ -157,17 +158,6 @@ impl From<Trouble> for Failure {
             }
         }
     }
-}
-
-/// The rows of a pass and when its parts ran.
-struct Passed {
-    rows: Logits,
-    /// Candidates of the early exit's rows, if it looked.
-    exit: Option<Vec<Vec<(TokenId, f32)>>>,
-    began: Instant,
-    /// When the exit began and was sent.
-    exited: Option<(Instant, Instant)>,
-    ended: Instant,
 }
 
 impl Sequence {
@@ -376,40 +366,6 @@ impl Sequence {
         self.commit(&proposed, &passed, &accepted, (began, learned))
     }
 
-    /// One pass of the target over the last committed token and the draft's, with the exit message half-way.
-    fn pass(&mut self, tree: &TokenTree, learned: &mut Learned) -> Result<Passed, Trouble> {
-        let anchor = self.text.len() - 1;
-        let mut nodes = vec![NewNode { token: self.text[anchor], parent: anchor.checked_sub(1) }];
-        nodes.extend(tree.nodes().map(|(token, parent)| NewNode { token, parent: Some(anchor + row_of(parent)) }));
-        // The draft rolls out windows.
-        let window = tree.as_chain().filter(|_| self.now.method.rolls_out());
-        let exits = self.now.roots != Roots::Draft && window.is_some();
-        let began = Instant::now();
-        if let (Some(window), Some(link)) = (window, &self.draft) {
-            let cost = learned.costs(true, exits).at(nodes.len());
-            let suffix = 1.0 - self.now.exit_layer as f64 / learned.layers as f64;
-            link.pass_begins(window.to_vec(), overlap_of(cost, suffix))?;
-        }
-        let Some(window) = window.filter(|_| exits) else {
-            let rows = self.model.forward(&nodes, None)?;
-            return Ok(Passed { rows, exit: None, began, exited: None, ended: Instant::now() });
-        };
-        let (chain, link, top) = (&mut self.exit_chain, &self.draft, self.now.exit_top);
-        let mut exit = None;
-        let mut exited = None;
-        let mut on_exit = |rows: Logits| {
-            let begin = Instant::now();
-            let ranked = rank_exit(chain, window, &rows, top);
-            if let Some(link) = link {
-                link.exit(ranked.clone());
-            }
-            exit = Some(ranked);
-            exited = Some((begin, Instant::now()));
-        };
-        let rows = self.model.forward(&nodes, Some((self.now.exit_layer, &mut on_exit)))?;
-        Ok(Passed { rows, exit, began, exited, ended: Instant::now() })
-    }
-
     /// Cuts everything back to the verdict, moves all state, tells draft and owner.
     fn commit(
         &mut self,
@@ -427,7 +383,7 @@ impl Sequence {
         // These tokens stay, even if a plugin fails when it hears of them.
         let mut moved = Ok(());
         tokens.truncate(judged.kept);
-        self.learn(proposed, passed, accepted, learned);
+        self.learn(proposed, passed, accepted, learned)?;
         self.text.extend_from_slice(&tokens);
         if judged.reason.is_none() {
             let slots: Vec<usize> = accepted.path.iter().map(|node| before + node).collect();
@@ -447,7 +403,7 @@ impl Sequence {
             self.tell_draft(&tokens, method.rolls_out(), learned)?;
         }
         self.count(proposed, passed, accepted, judged.kept);
-        let read = self.read_logprobs(&tokens, passed, accepted, judged.reason.as_ref());
+        let read = self.read_logprobs(&tokens, passed, accepted, judged.reason.as_ref())?;
         let event = self.round_event((proposed, method), passed, accepted, (tokens, judged.pieces, read));
         if let Some(recorder) = &mut self.recorder {
             recorder.committed(&event.tokens);
@@ -466,8 +422,14 @@ impl Sequence {
     }
 
     /// Takes in what the round told of costs and guesses.
-    fn learn(&mut self, proposed: &Proposed, passed: &Passed, accepted: &Accepted, learned: &mut Learned) {
-        let rows = passed.rows.rows();
+    fn learn(
+        &mut self,
+        proposed: &Proposed,
+        passed: &Passed,
+        accepted: &Accepted,
+        learned: &mut Learned,
+    ) -> Result<(), ModelError> {
+        let rows = passed.rows.count();
         let took = exact_micros(passed.ended - passed.began);
         learned.costs(self.rolls_out(), passed.exit.is_some()).learn(rows, took);
         for rates in [&mut self.rates, learned.rates(self.chain.sampling().is_greedy())] {
@@ -476,13 +438,19 @@ impl Sequence {
         let recycling = self.recycling.as_mut().unwrap_or(&mut learned.recycling);
         let last = self.text[self.text.len() - 1];
         let token = |node: Option<usize>| node.map_or(last, |node| proposed.tree.token(node));
-        let mut read = |node| recycling.learn(token(node), passed.rows.row(row_of(node)));
+        let mut read = |node| {
+            match passed.rows.known(row_of(node)) {
+                Some(known) => recycling.learn_best(token(node), known.top.clone()),
+                None => recycling.learn(token(node), passed.rows.row(row_of(node))?),
+            }
+            Ok(())
+        };
         match self.now.method {
             // All that the target read, as in the paper.
-            Method::Recycling => std::iter::once(None).chain((0..proposed.tree.len()).map(Some)).for_each(read),
+            Method::Recycling => std::iter::once(None).chain((0..proposed.tree.len()).map(Some)).try_for_each(read),
             // What misses may fall back on.
             Method::Ssd | Method::Mirror => read(accepted.path.last().copied()),
-            _ => {}
+            _ => Ok(()),
         }
     }
 
@@ -504,22 +472,4 @@ impl Sequence {
     fn rate(&self) -> f64 {
         if self.rounds_us > 0.0 { (self.text.len() - self.prompt_tokens) as f64 / self.rounds_us } else { 0.0 }
     }
-}
-
-/// The row that follows a node; the last committed token's comes first.
-fn row_of(node: Option<usize>) -> usize {
-    node.map_or(0, |node| node + 1)
-}
-
-/// The exit's candidates of every row, ranked with the noise that the target will draw with.
-fn rank_exit(chain: &mut Chain, window: &[TokenId], rows: &Logits, top: usize) -> Vec<Vec<(TokenId, f32)>> {
-    (0..rows.rows())
-        .map(|depth| {
-            let mut row = Row::new(rows.row(depth));
-            // No plugin sits in the exit's chain.
-            let _ = chain.process(&window[..depth], depth, &mut [&mut row]);
-            // One more than asked for: for j < γ the draft token is not an outcome.
-            chain.ranked(&row, depth, top + 1)
-        })
-        .collect()
 }

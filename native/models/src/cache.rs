@@ -12,18 +12,21 @@ pub(crate) struct Cache {
     slots: Slots,
     capacity: usize,
     shape: (usize, usize),
+    kind: DType,
     device: Device,
 }
 
 const FIRST_CAPACITY: usize = 128;
 
 impl Cache {
-    pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize, device: &Device) -> Result<Self> {
+    /// Of `layers` layers, each of K heads of D numbers.
+    pub(crate) fn new(layers: usize, shape: (usize, usize), kind: DType, device: &Device) -> Result<Self> {
         let mut cache = Self {
             layers: Vec::new(),
             slots: Slots::default(),
             capacity: FIRST_CAPACITY,
-            shape: (kv_heads, head_dim),
+            shape,
+            kind,
             device: device.clone(),
         };
         for _ in 0..layers {
@@ -86,7 +89,7 @@ impl Cache {
     }
 
     fn empty(&self) -> Result<Tensor> {
-        Tensor::zeros((self.capacity, self.shape.0, self.shape.1), DType::F32, &self.device)
+        Tensor::zeros((self.capacity, self.shape.0, self.shape.1), self.kind, &self.device)
     }
 }
 
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn keeping_a_path_moves_its_keys() {
-        let mut cache = Cache::new(1, 1, 1, &Device::Cpu).expect("cpu");
+        let mut cache = Cache::new(1, (1, 1), DType::F32, &Device::Cpu).expect("cpu");
         cache.add(&[NewNode { token: 0, parent: None }, node(0), node(0), node(2)]).expect("tree");
         let keys = Tensor::new(&[10f32, 11., 12., 13.], &Device::Cpu).and_then(|t| t.reshape((4, 1, 1)));
         let keys = keys.expect("cpu");

@@ -147,10 +147,15 @@ impl<'a> Gguf<'a> {
         self.tensors.get(name).map(|place| place.shape.as_slice())
     }
 
+    pub(crate) fn kind(&self, name: &str) -> Option<GgmlDType> {
+        self.tensors.get(name).map(|place| place.kind)
+    }
+
     /// A tensor of this file.
     pub(crate) fn tensor(&self, name: &str) -> Result<QTensor, String> {
         let (kind, raw) = self.raw(name, None)?;
-        quantised_tensor(kind, raw, &self.tensors[name].shape).map_err(|error| format!("tensor `{name}`: {error}"))
+        quantised_tensor(kind, raw, &self.tensors[name].shape, &Device::Cpu)
+            .map_err(|error| format!("tensor `{name}`: {error}"))
     }
 
     /// A tensor's bytes as they lie in the file; `order` says from which row each of its rows is read (the file's order if
@@ -167,10 +172,15 @@ impl<'a> Gguf<'a> {
 }
 
 /// Candle's tensor of bytes as they lie in a file.
-pub(crate) fn quantised_tensor(kind: GgmlDType, raw: Cow<'_, [u8]>, shape: &[usize]) -> candle_core::Result<QTensor> {
+pub(crate) fn quantised_tensor(
+    kind: GgmlDType,
+    raw: Cow<'_, [u8]>,
+    shape: &[usize],
+    device: &Device,
+) -> candle_core::Result<QTensor> {
     // Candle reads blocks in place, which needs the alignment that an allocation has and a file may not have.
     let raw = Cow::Owned(raw.into_owned());
-    QTensor::new(QStorage::from_data(raw, &Device::Cpu, kind)?, Shape::from_dims(shape))
+    QTensor::new(QStorage::from_data(raw, device, kind)?, Shape::from_dims(shape))
 }
 
 impl Value<'_> {

@@ -5,24 +5,31 @@
 //! **V** vocabulary. Row-invariance (a row's bits depend on its own path alone) is what exactness rests on; see
 //! [`linear`] and [`attention`] for how it is kept, and `tests/row_invariance.rs` for the proof.
 
+mod accelerator;
 mod attention;
 mod batch_attention;
 mod cache;
 mod config;
 mod cores;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dense;
+mod device_rows;
 mod exit;
 mod export;
 mod fast;
 mod gguf;
 mod linear;
 mod load;
+mod masked;
 mod model;
 mod network;
 mod norm;
 mod padding;
 mod pair;
+mod random_weights;
 mod resized;
+mod seeing;
 mod session;
 mod simulated;
 mod slots;
@@ -33,6 +40,7 @@ mod tokenizer;
 mod transformer;
 mod weights;
 
+pub use accelerator::Accelerator;
 pub use config::{Architecture, ModelConfig};
 pub use cores::{Cores, available_cores};
 pub use dense::DenseWeights;

@@ -1,7 +1,7 @@
 //! Matrix products whose rows do not depend on how many rows are computed at once.
 
 use candle_core::quantized::{GgmlDType, QMatMul};
-use candle_core::{Module, Result, Tensor};
+use candle_core::{DType, Module, Result, Tensor};
 
 /// `y = x Wᵀ + b` for `x` `[L, in]`.
 pub(crate) struct Linear {
@@ -13,8 +13,8 @@ enum Weights {
     Quantised(QMatMul),
     /// f32, stored `[out, in]`.
     Dense(Tensor),
-    /// The same where gradients matter and the bits of a row do not.
-    Trained(Tensor),
+    /// In any type, where the bits of a row need not be the same in every pass: in training, and on devices.
+    Direct(Tensor),
 }
 
 /// Rows of one product. gemm picks its kernel and blocking by the number of rows, which changes the order of sums; with
@@ -30,8 +30,8 @@ impl Linear {
         Self { weights: Weights::Dense(weights), bias }
     }
 
-    pub(crate) fn trained(weights: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weights: Weights::Trained(weights), bias }
+    pub(crate) fn direct(weights: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weights: Weights::Direct(weights), bias }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -41,7 +41,7 @@ impl Linear {
                 let weights_t = weights.t()?;
                 in_chunks(x, ROWS, |x| x.matmul(&weights_t))
             }
-            Weights::Trained(weights) => x.matmul(&weights.t()?),
+            Weights::Direct(weights) => x.matmul(&weights.t()?),
         }?;
         match &self.bias {
             Some(bias) => product.broadcast_add(bias),
@@ -54,11 +54,16 @@ impl Linear {
 /// own for a single row, Q4_K one from 32 rows on (on CPUs with AMX).
 fn quantised(x: &Tensor, weights: &QMatMul) -> Result<Tensor> {
     let QMatMul::QTensor(tensor) = weights else { candle_core::bail!("a dense matrix among quantised ones") };
-    match tensor.dtype() {
+    let kind = x.dtype();
+    // Halves meet blocks in files that mix them.
+    let x = &x.to_dtype(DType::F32)?;
+    let product = match tensor.dtype() {
+        _ if !x.device().is_cpu() => weights.forward(x),
         GgmlDType::Q6K if x.dim(0)? == 1 => in_chunks(x, 2, |x| weights.forward(x)),
         GgmlDType::Q4K => in_chunks(x, ROWS, |x| weights.forward(x)),
         _ => weights.forward(x),
-    }
+    };
+    product?.to_dtype(kind)
 }
 
 /// A product computed `size` rows at a time, the last ones filled up with zeros.

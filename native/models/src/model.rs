@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use specula_decoding::{LanguageModel, ModelError, TokenId};
 
+use crate::accelerator::Accelerator;
 use crate::config::ModelConfig;
 use crate::cores::Cores;
 use crate::exit::Exits;
@@ -22,6 +23,8 @@ pub enum Compute {
     Kernels,
     /// Candle, the reference that the kernels are checked against.
     Candle,
+    /// Candle on a device.
+    On(Accelerator),
 }
 
 /// In which form a model is taken from its files; by default as it is, computed by the kernels.
@@ -58,9 +61,20 @@ enum Decoders {
     Kernels(Arc<FastDecoder>),
     Candle {
         decoder: Arc<Transformer>,
-        /// Why not the kernels, if they were asked for.
-        because: Option<Arc<str>>,
+        /// Why not the kernels, if they were asked for; else the device, if one was.
+        because: Because,
     },
+}
+
+/// Why candle computes.
+#[derive(Clone)]
+enum Because {
+    /// It was asked for.
+    Asked,
+    /// What the kernels lack.
+    Lacking(Arc<str>),
+    /// The device that was asked for, and its name.
+    On(Accelerator, Arc<str>),
 }
 
 impl Model {
@@ -68,20 +82,36 @@ impl Model {
     pub(crate) fn new(mut config: ModelConfig, weights: Weights<'_>, form: Form) -> Result<Self, String> {
         let padding = Padding::new(config.layers, form.layers)?;
         config.layers = padding.all();
-        let weights = &weights.padded(padding).dequantised(form.dequantised);
+        let mut weights = weights.padded(padding).dequantised(form.dequantised);
         let because = match form.compute {
-            Compute::Candle => None,
-            Compute::Kernels => match FastDecoder::new(config.clone(), weights) {
+            Compute::Candle => Because::Asked,
+            Compute::On(accelerator) => {
+                let (device, name) = accelerator.open()?;
+                weights = weights.on(device);
+                Because::On(accelerator, name.into())
+            }
+            Compute::Kernels => match FastDecoder::new(config.clone(), &weights) {
                 Ok(decoder) => {
                     let decoders = Decoders::Kernels(Arc::new(decoder));
                     return Ok(Self { decoders, padding });
                 }
                 // What is wrong with the weights themselves, candle's decoder says below.
-                Err(reason) => Some(reason.into()),
+                Err(reason) => Because::Lacking(reason.into()),
             },
         };
-        let decoder = Arc::new(Transformer::new(config, weights)?);
+        let decoder = Arc::new(Transformer::new(config, &weights)?);
         Ok(Self { decoders: Decoders::Candle { decoder, because }, padding })
+    }
+
+    /// On a device that weights are given on, of a name for people.
+    pub(crate) fn on(
+        config: ModelConfig,
+        weights: &Weights<'_>,
+        (accelerator, name): (Accelerator, Arc<str>),
+    ) -> Result<Self, String> {
+        let padding = Padding::new(config.layers, None)?;
+        let decoder = Arc::new(Transformer::new(config, weights)?);
+        Ok(Self { decoders: Decoders::Candle { decoder, because: Because::On(accelerator, name) }, padding })
     }
 
     /// Gives the model adapters for early exits, numbered by its own layers. Before the first session.
@@ -93,10 +123,7 @@ impl Model {
         let exits = &exits.placed(self.padding);
         match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits),
-            Decoders::Candle { decoder, .. } => {
-                Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits);
-                Ok(())
-            }
+            Decoders::Candle { decoder, .. } => Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits),
         }
     }
 
@@ -113,10 +140,7 @@ impl Model {
         streams.check(self.config())?;
         match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams),
-            Decoders::Candle { decoder, .. } => {
-                Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams);
-                Ok(())
-            }
+            Decoders::Candle { decoder, .. } => Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams),
         }
     }
 
@@ -204,7 +228,16 @@ impl Model {
     pub fn compute(&self) -> Compute {
         match &self.decoders {
             Decoders::Kernels(_) => Compute::Kernels,
+            Decoders::Candle { because: Because::On(accelerator, _), .. } => Compute::On(*accelerator),
             Decoders::Candle { .. } => Compute::Candle,
+        }
+    }
+
+    /// Whether a row's bits depend on its own path alone: not on the rows beside it, nor on where the cache came from.
+    pub fn row_invariant(&self) -> bool {
+        match &self.decoders {
+            Decoders::Kernels(_) => true,
+            Decoders::Candle { decoder, .. } => decoder.row_invariant(),
         }
     }
 
@@ -212,9 +245,12 @@ impl Model {
     pub fn computed_by(&self) -> String {
         match &self.decoders {
             Decoders::Kernels(decoder) => format!("kernels, {}", decoder.isa().name()),
-            Decoders::Candle { because: None, .. } => "candle".into(),
-            Decoders::Candle { because: Some(reason), .. } => {
+            Decoders::Candle { because: Because::Asked, .. } => "candle".into(),
+            Decoders::Candle { because: Because::Lacking(reason), .. } => {
                 format!("candle: the kernels lack this format ({reason})")
+            }
+            Decoders::Candle { decoder, because: Because::On(accelerator, name) } => {
+                format!("candle on {accelerator} ({name}) in {}", decoder.kind().as_str())
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use specula_decoding::model::{ExitRows, OnExit, chain_nodes};
-use specula_decoding::{LanguageModel, Logits, ModelError, NewNode, TokenId};
+use specula_decoding::{LanguageModel, Logits, Look, ModelError, NewNode, Reduction, Rows, TokenId};
 
 use crate::config::ModelConfig;
 use crate::slots::Slots;
@@ -60,11 +60,54 @@ pub(crate) trait Decoder: Send + Sync {
     /// they are an early exit's, whose adapter comes first where the layer has one.
     fn rows(&self, pass: &Self::Pass, cache: &mut Self::Cache) -> Result<Logits, ModelError>;
 
+    /// The same for who can do with less than whole rows (`None`: who cannot): begun, and there when it is read. On the CPU
+    /// the rows are there at once.
+    fn begin_rows(
+        &self,
+        pass: &Self::Pass,
+        cache: &mut Self::Cache,
+        _reduction: Option<&Reduction>,
+    ) -> Result<Coming, ModelError> {
+        Ok(Coming::There(Rows::whole(self.rows(pass, cache)?)))
+    }
+
     /// The current states: `[L, hidden]`.
     fn states(&self, pass: &Self::Pass, cache: &Self::Cache) -> Result<Vec<f32>, ModelError>;
 
     /// Keeps slots `0..from`, then those of `path`.
     fn keep(&self, cache: &mut Self::Cache, from: usize, path: &[usize]) -> Result<(), ModelError>;
+}
+
+/// Rows on their way.
+pub(crate) enum Coming {
+    There(Rows),
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "on the CPU rows are there at once"))]
+    Later(Box<dyn Later>),
+}
+
+/// Rows that a device is still to compute or to send.
+pub(crate) trait Later {
+    /// Whether reading them would wait for nothing.
+    fn ready(&self) -> bool;
+
+    /// Waits for them, and for nothing that was asked of the device afterwards.
+    fn read(self: Box<Self>) -> Result<Rows, ModelError>;
+}
+
+impl Coming {
+    fn ready(&self) -> bool {
+        match self {
+            Self::There(_) => true,
+            Self::Later(later) => later.ready(),
+        }
+    }
+
+    fn read(self) -> Result<Rows, ModelError> {
+        match self {
+            Self::There(rows) => Ok(rows),
+            Self::Later(later) => later.read(),
+        }
+    }
 }
 
 /// A [`LanguageModel`] of a decoder.
@@ -133,6 +176,36 @@ impl<D: Decoder> LanguageModel for Session<D> {
         self.decoder.rows(&pass, &mut self.cache)
     }
 
+    fn forward_reduced(
+        &mut self,
+        nodes: &[NewNode],
+        reduction: Option<&Reduction>,
+        look: Option<Look<'_>>,
+    ) -> Result<Rows, ModelError> {
+        let layers = self.decoder.config().layers;
+        let mut pass = self.begin(nodes)?;
+        let Some(look) = look else {
+            self.decoder.run(&mut pass, &mut self.cache, layers)?;
+            return self.decoder.begin_rows(&pass, &mut self.cache, reduction)?.read();
+        };
+        self.decoder.run(&mut pass, &mut self.cache, look.layer)?;
+        let mut exit = Some(self.decoder.begin_rows(&pass, &mut self.cache, look.reduction.as_ref())?);
+        let mut given = look.layer;
+        while given < layers {
+            if let Some(exit) = exit.take_if(|exit| exit.ready()) {
+                (look.on_exit)(exit.read()?);
+            }
+            // A device is given its layers one by one, lest it run dry, until the exit's rows are there.
+            given = if exit.is_some() { given + 1 } else { layers };
+            self.decoder.run(&mut pass, &mut self.cache, given)?;
+        }
+        let rows = self.decoder.begin_rows(&pass, &mut self.cache, reduction)?;
+        if let Some(exit) = exit {
+            (look.on_exit)(exit.read()?);
+        }
+        rows.read()
+    }
+
     fn streams(&self) -> usize {
         self.decoder.streams().map_or(0, |(count, _)| count)
     }
@@ -191,3 +264,6 @@ pub fn new_paths(slots: &Slots, count: usize, config: &ModelConfig) -> Result<Ve
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

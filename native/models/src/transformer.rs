@@ -3,17 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::rotary_emb::rope_thd;
-use specula_decoding::{Logits, ModelError, NewNode, TokenId};
+use specula_decoding::{Logits, ModelError, NewNode, Reduction, Rows, TokenId};
+use specula_kernels::Path;
 
-use crate::attention::TreeAttention;
 use crate::cache::Cache;
 use crate::config::ModelConfig;
+use crate::device_rows::{self, DeviceRows};
 use crate::exit::{Adapter, Exits};
 use crate::linear::Linear;
 use crate::norm::norm;
-use crate::session::{Decoder, new_paths, stream_nodes};
+use crate::seeing::Seeing;
+use crate::session::{Coming, Decoder, new_paths, stream_nodes};
 use crate::slots::Slots;
 use crate::streams::Streams;
 use crate::weights::Weights;
@@ -22,6 +24,10 @@ use crate::weights::Weights;
 pub(crate) struct Transformer {
     pub(crate) config: ModelConfig,
     device: Device,
+    /// Whether a row has the same bits in every pass.
+    row_invariant: bool,
+    /// How rows leave a device.
+    device_rows: Option<DeviceRows>,
     embeddings: Tensor,
     pub(crate) layers: Vec<Layer>,
     norm: Tensor,
@@ -47,7 +53,9 @@ pub(crate) struct Layer {
 /// The new rows of a pass.
 struct Pass {
     rotary: Rotary,
-    attention: TreeAttention,
+    /// One entry a row.
+    visible: Vec<Path>,
+    seeing: Seeing,
 }
 
 /// cos and sin at the rows' positions, `[L, D / 2]`.
@@ -65,6 +73,11 @@ impl Transformer {
         let embeddings = weights.table(c.vocab_size, c.hidden, EMBEDDINGS)?;
         let model = Self {
             device: embeddings.device().clone(),
+            row_invariant: weights.row_invariant(),
+            device_rows: match weights.on_device() {
+                true => Some(DeviceRows::new(embeddings.device()).map_err(|error| error.to_string())?),
+                false => None,
+            },
             embeddings,
             layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<std::result::Result<_, _>>()?,
             norm: weights.vector(c.hidden, "model.norm.weight")?,
@@ -78,14 +91,53 @@ impl Transformer {
     }
 
     /// Takes the adapters of early exits, whose shapes are checked.
-    pub(crate) fn set_exits(&mut self, exits: &Exits) {
-        let linear = |a: &Adapter| Linear::dense(a.weights.clone(), Some(a.bias.clone()));
-        self.exits = exits.adapters.iter().map(|(layer, adapter)| (*layer, linear(adapter))).collect();
+    pub(crate) fn set_exits(&mut self, exits: &Exits) -> std::result::Result<(), String> {
+        let linear = |a: &Adapter| -> Result<Linear> {
+            let (weights, bias) = (self.placed(&a.weights)?, Some(self.placed(&a.bias)?));
+            Ok(if self.row_invariant { Linear::dense(weights, bias) } else { Linear::direct(weights, bias) })
+        };
+        let placed = exits.adapters.iter().map(|(layer, adapter)| Ok((*layer, linear(adapter)?)));
+        self.exits = placed.collect::<Result<_>>().map_err(|error| error.to_string())?;
+        Ok(())
     }
 
     /// Takes streams, whose shape is checked.
-    pub(crate) fn set_streams(&mut self, streams: &Streams) {
-        self.streams = Some(streams.clone());
+    pub(crate) fn set_streams(&mut self, streams: &Streams) -> std::result::Result<(), String> {
+        let embeddings = self.placed(&streams.embeddings).map_err(|error| error.to_string())?;
+        self.streams = Some(Streams { embeddings, ..streams.clone() });
+        Ok(())
+    }
+
+    /// A tensor where the model's own are, and of their type.
+    fn placed(&self, tensor: &Tensor) -> Result<Tensor> {
+        tensor.to_device(&self.device)?.to_dtype(self.embeddings.dtype())
+    }
+
+    fn pass(&self, cache: &Cache, visible: Vec<Path>) -> Result<Pass> {
+        let positions: Vec<u32> = visible.iter().map(|path| path.len() as u32 - 1).collect();
+        let seeing = match self.row_invariant {
+            true => Seeing::reference(&visible),
+            false => Seeing::on(&self.device, &visible, cache.slots().len(), self.config.head_dim)?,
+        };
+        Ok(Pass { rotary: self.rotary(&positions)?, visible, seeing })
+    }
+
+    /// `[L, V]` of the states so far, with the adapter of an exit if one stands there.
+    fn read_out(&self, running: &Running) -> Result<Tensor> {
+        match self.exits.get(&running.next_layer) {
+            Some(adapter) => self.logits(&(&running.states + adapter.forward(&running.states)?)?),
+            None => self.logits(&running.states),
+        }
+    }
+
+    /// Whether a row has the same bits in every pass.
+    pub(crate) fn row_invariant(&self) -> bool {
+        self.row_invariant
+    }
+
+    /// What is computed in.
+    pub(crate) fn kind(&self) -> DType {
+        self.embeddings.dtype()
     }
 
     /// η embeddings and Nₛ, where they can be read.
@@ -110,7 +162,8 @@ impl Transformer {
         let frequencies = &self.config.rope_frequencies;
         let angles: Vec<f32> = positions.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f)).collect();
         let angles = Tensor::from_vec(angles, (positions.len(), frequencies.len()), &self.device)?;
-        Ok((angles.cos()?, angles.sin()?))
+        let kind = self.embeddings.dtype();
+        Ok((angles.cos()?.to_dtype(kind)?, angles.sin()?.to_dtype(kind)?))
     }
 
     /// Final norm and head: `[L, hidden]` → `[L, V]`.
@@ -128,7 +181,8 @@ impl Decoder for Transformer {
     }
 
     fn cache(&self) -> std::result::Result<Cache, ModelError> {
-        Cache::new(self.config.layers, self.config.kv_heads, self.config.head_dim, &self.device).map_err(failure)
+        let shape = (self.config.kv_heads, self.config.head_dim);
+        Cache::new(self.config.layers, shape, self.embeddings.dtype(), &self.device).map_err(failure)
     }
 
     fn slots(cache: &Cache) -> &Slots {
@@ -138,18 +192,16 @@ impl Decoder for Transformer {
     fn begin(&self, cache: &mut Cache, nodes: &[NewNode]) -> std::result::Result<Running, ModelError> {
         cache.add(nodes).map_err(failure)?;
         let visible = new_paths(cache.slots(), nodes.len(), &self.config)?;
-        let positions: Vec<u32> = visible.iter().map(|path| path.len() as u32 - 1).collect();
         let tokens: Vec<TokenId> = nodes.iter().map(|n| n.token).collect();
         let states = self.embed(&tokens).map_err(failure)?;
-        let rotary = self.rotary(&positions).map_err(failure)?;
-        Ok(Running { states, pass: Pass { rotary, attention: TreeAttention { visible } }, next_layer: 0 })
+        Ok(Running { states, pass: self.pass(cache, visible).map_err(failure)?, next_layer: 0 })
     }
 
     fn run(&self, running: &mut Running, cache: &mut Cache, until: usize) -> std::result::Result<(), ModelError> {
         for index in running.next_layer..until {
             let attend = |(q, k, v): Heads| {
                 let (keys, values) = cache.store(index, &k, &v)?;
-                q.apply_op3_no_bwd(keys, values, &running.pass.attention)
+                running.pass.seeing.attend(&q, keys, values)
             };
             let states = self.layers[index].forward(&self.config, &running.states, &running.pass.rotary, attend);
             running.states = states.map_err(failure)?;
@@ -170,20 +222,19 @@ impl Decoder for Transformer {
         count: usize,
     ) -> std::result::Result<(), ModelError> {
         let Some(streams) = &self.streams else { return Ok(()) };
-        let visible = &mut running.pass.attention.visible;
+        let mut visible = std::mem::take(&mut running.pass.visible);
         let nodes = stream_nodes(cache.slots(), visible.len(), from, count);
         cache.add(&nodes).map_err(failure)?;
         visible.extend(new_paths(cache.slots(), nodes.len(), &self.config)?);
-        let positions: Vec<u32> = visible.iter().map(|path| path.len() as u32 - 1).collect();
         let begin = || {
             let mut states = vec![running.states.clone()];
             for &row in from {
-                let embeddings = streams.embeddings.narrow(0, 0, count)?.to_device(&self.device)?;
+                let embeddings = streams.embeddings.narrow(0, 0, count)?;
                 states.push(running.states.narrow(0, row, 1)?.broadcast_add(&embeddings)?);
             }
-            Ok((Tensor::cat(&states, 0)?, self.rotary(&positions)?))
+            Ok((Tensor::cat(&states, 0)?, self.pass(cache, visible)?))
         };
-        (running.states, running.pass.rotary) = begin().map_err(failure)?;
+        (running.states, running.pass) = begin().map_err(failure)?;
         Ok(())
     }
 
@@ -192,16 +243,24 @@ impl Decoder for Transformer {
     }
 
     fn rows(&self, running: &Running, _: &mut Cache) -> std::result::Result<Logits, ModelError> {
-        let states = match self.exits.get(&running.next_layer) {
-            Some(adapter) => adapter.forward(&running.states).and_then(|change| &running.states + change),
-            None => Ok(running.states.clone()),
-        };
-        let logits = states.and_then(|states| self.logits(&states)?.flatten_all()?.to_vec1());
-        Ok(Logits::new(logits.map_err(failure)?, self.config.vocab_size))
+        self.read_out(running).and_then(|logits| device_rows::read(&logits)).map_err(failure)
+    }
+
+    fn begin_rows(
+        &self,
+        running: &Running,
+        cache: &mut Cache,
+        reduction: Option<&Reduction>,
+    ) -> std::result::Result<Coming, ModelError> {
+        match &self.device_rows {
+            Some(rows) => self.read_out(running).and_then(|logits| rows.begin(logits, reduction)).map_err(failure),
+            None => Ok(Coming::There(Rows::whole(self.rows(running, cache)?))),
+        }
     }
 
     fn states(&self, running: &Running, _: &Cache) -> std::result::Result<Vec<f32>, ModelError> {
-        running.states.flatten_all().and_then(|states| states.to_vec1()).map_err(failure)
+        let states = running.states.flatten_all().and_then(|states| states.to_dtype(DType::F32)?.to_vec1());
+        states.map_err(failure)
     }
 
     fn keep(&self, cache: &mut Cache, from: usize, path: &[usize]) -> std::result::Result<(), ModelError> {

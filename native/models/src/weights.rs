@@ -29,6 +29,8 @@ pub(crate) struct Weights<'a> {
     padding: Option<Padding>,
     /// Whether matrices are given in f32 whatever they are stored in.
     dequantised: bool,
+    /// Where tensors are to lie, if not in the memory of the CPU's two decoders.
+    device: Option<Device>,
 }
 
 enum Source<'a> {
@@ -37,7 +39,7 @@ enum Source<'a> {
         /// Whether each head's rows of queries and keys are interleaved, as llama.cpp's converter leaves Llama's.
         interleaved_heads: bool,
     },
-    /// One or more files: bf16, f16 or f32, computed in f32 on the CPU.
+    /// One or more files: bf16, f16 or f32, computed in f32 on the CPU, on devices as they are.
     Safetensors(&'a MmapedSafetensors),
     /// Tensors of a model in training, f32, on any device.
     Trained(&'a TensorSource<'a>),
@@ -60,7 +62,46 @@ impl<'a> Weights<'a> {
     }
 
     fn of(source: Source<'a>) -> Self {
-        Self { source, used: RefCell::default(), padding: None, dequantised: false }
+        Self { source, used: RefCell::default(), padding: None, dequantised: false, device: None }
+    }
+
+    /// The same on a device: dense tensors in the type of the model's matrices, quantised ones as they are.
+    pub(crate) fn on(self, device: Device) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
+    /// Whether products over these weights give a row the same bits in every pass.
+    pub(crate) fn row_invariant(&self) -> bool {
+        self.device.is_none() && !matches!(self.source, Source::Trained(_))
+    }
+
+    /// Whether tensors are given on a device.
+    pub(crate) fn on_device(&self) -> bool {
+        self.device.is_some()
+    }
+
+    fn place(&self) -> &Device {
+        self.device.as_ref().unwrap_or(&Device::Cpu)
+    }
+
+    /// What is computed in: f32 but for matrices of halves on a device. Candle has no products of bf16 on the CPU.
+    fn kind(&self) -> DType {
+        let Some(device) = self.device.as_ref().filter(|_| !self.dequantised) else { return DType::F32 };
+        let stored = match self.source {
+            Source::Gguf { file, .. } => match file.kind("blk.0.attn_q.weight") {
+                Some(GgmlDType::F16) => DType::F16,
+                Some(GgmlDType::BF16) => DType::BF16,
+                _ => DType::F32,
+            },
+            Source::Safetensors(files) => files
+                .get("model.embed_tokens.weight")
+                .ok()
+                .and_then(|view| DType::try_from(view.dtype()).ok())
+                .filter(|kind| [DType::F16, DType::BF16].contains(kind))
+                .unwrap_or(DType::F32),
+            Source::Trained(_) => DType::F32,
+        };
+        if device.is_cpu() && stored == DType::BF16 { DType::F32 } else { stored }
     }
 
     /// The same with identity layers between the source's own.
@@ -120,16 +161,24 @@ impl<'a> Weights<'a> {
         let name = format!("{name}.weight");
         match self.source {
             Source::Gguf { .. } if self.dequantised => {
-                Ok(Linear::dense(self.dense(&[out, input], &name, order)?, bias))
+                Ok(self.dense_linear(self.dense(&[out, input], &name, order)?, bias))
             }
-            Source::Gguf { .. } => match QMatMul::from_qtensor(self.quantised(&[out, input], &name, order)?) {
-                Ok(QMatMul::Tensor(dense)) => Ok(Linear::dense(dense, bias)),
-                Ok(quantised) => Ok(Linear::quantised(quantised, bias)),
-                Err(error) => Err(format!("tensor `{name}`: {error}")),
-            },
-            Source::Safetensors(_) => Ok(Linear::dense(self.dense(&[out, input], &name, None)?, bias)),
-            Source::Trained(_) => Ok(Linear::trained(self.dense(&[out, input], &name, None)?, bias)),
+            Source::Gguf { .. } => {
+                let quantised = self.quantised(&[out, input], &name, order, self.place())?;
+                let found = QMatMul::from_qtensor(quantised).and_then(|matrix| match matrix {
+                    QMatMul::Tensor(dense) => Ok(self.dense_linear(dense.to_dtype(self.kind())?, bias)),
+                    quantised => Ok(Linear::quantised(quantised, bias)),
+                });
+                found.map_err(|error| format!("tensor `{name}`: {error}"))
+            }
+            Source::Safetensors(_) | Source::Trained(_) => {
+                Ok(self.dense_linear(self.dense(&[out, input], &name, None)?, bias))
+            }
         }
+    }
+
+    fn dense_linear(&self, weights: Tensor, bias: Option<Tensor>) -> Linear {
+        if self.row_invariant() { Linear::dense(weights, bias) } else { Linear::direct(weights, bias) }
     }
 
     /// A matrix `[out, in]` packed for the kernels.
@@ -208,12 +257,12 @@ impl<'a> Weights<'a> {
         values.map_err(|error| format!("tensor `{name}`: {error}"))
     }
 
-    /// A matrix `[rows, width]` in f32, for look-ups.
+    /// A matrix `[rows, width]`, for look-ups; in f32 but on a device.
     pub(crate) fn table(&self, rows: usize, width: usize, name: &str) -> Result<Tensor, String> {
         self.dense(&[rows, width], &format!("{name}.weight"), None)
     }
 
-    /// A vector in f32.
+    /// A vector; in f32 but on a device.
     pub(crate) fn vector(&self, len: usize, name: &str) -> Result<Tensor, String> {
         self.dense(&[len], name, None)
     }
@@ -225,14 +274,17 @@ impl<'a> Weights<'a> {
 
     fn dense(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<Tensor, String> {
         let tensor = match self.source {
-            Source::Gguf { .. } => self.quantised(shape, name, order)?.dequantize(&Device::Cpu),
+            Source::Gguf { .. } => self
+                .quantised(shape, name, order, &Device::Cpu)?
+                .dequantize(&Device::Cpu)
+                .and_then(|tensor| tensor.to_dtype(self.kind())?.to_device(self.place())),
             Source::Safetensors(files) => {
                 let (name, zero) = self.sourced(name);
                 let view = files.get(&name).map_err(|_| missing(&name))?;
                 self.check_shape(&name, view.shape(), shape)?;
-                view.load(&Device::Cpu).and_then(|tensor| match tensor.dtype() {
-                    _ if zero => Tensor::zeros(shape, DType::F32, &Device::Cpu),
-                    DType::F32 | DType::F16 | DType::BF16 => tensor.to_dtype(DType::F32),
+                view.load(self.place()).and_then(|tensor| match tensor.dtype() {
+                    _ if zero => Tensor::zeros(shape, self.kind(), self.place()),
+                    DType::F32 | DType::F16 | DType::BF16 => tensor.to_dtype(self.kind()),
                     other => candle_core::bail!("type {other:?} is not supported; supported: F32, F16, BF16"),
                 })
             }
@@ -245,9 +297,15 @@ impl<'a> Weights<'a> {
         tensor.map_err(|error| format!("tensor `{name}`: {error}"))
     }
 
-    fn quantised(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<QTensor, String> {
+    fn quantised(
+        &self,
+        shape: &[usize],
+        name: &str,
+        order: Option<&[usize]>,
+        device: &Device,
+    ) -> Result<QTensor, String> {
         let (gguf, kind, raw) = self.raw(shape, name, order)?;
-        quantised_tensor(kind, raw, shape).map_err(|error| format!("tensor `{gguf}`: {error}"))
+        quantised_tensor(kind, raw, shape, device).map_err(|error| format!("tensor `{gguf}`: {error}"))
     }
 
     /// GGUF's name of a tensor that is there and has this shape, its type and its bytes.

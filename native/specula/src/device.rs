@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use specula_models::{Cores, Latency, available_cores};
+use specula_models::{Accelerator, Compute, Cores, Latency, available_cores};
 use specula_npu::Provider;
 
 /// Where a model runs.
@@ -13,6 +13,24 @@ pub(crate) enum Device {
     Cpu,
     /// `cpu:0-2,5`: these cores, as listed, each once.
     Cores(Vec<usize>),
+    /// `cuda:0`, `metal`: a device, whose work one core hands out.
+    On(Accelerator),
+}
+
+impl Device {
+    /// Who computes there; `option` named it.
+    ///
+    /// # Errors
+    /// What this build or this machine lacks.
+    pub(crate) fn compute(&self, option: &str) -> anyhow::Result<Compute> {
+        match self {
+            Self::Cpu | Self::Cores(_) => Ok(Compute::Kernels),
+            Self::On(accelerator) => match accelerator.lacks() {
+                None => Ok(Compute::On(*accelerator)),
+                Some(lacks) => anyhow::bail!("{option} {accelerator}: {lacks}"),
+            },
+        }
+    }
 }
 
 impl FromStr for Device {
@@ -22,9 +40,9 @@ impl FromStr for Device {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
             Some(("cpu", list)) => parse_cores(list, &available_cores()).map(Self::Cores),
-            _ => {
-                Err(format!("device `{text}` is not available in this build; available: cpu, cpu:0, cpu:0-3, cpu:0,2"))
-            }
+            _ => text.parse().map(Self::On).map_err(|_| {
+                format!("there is no device `{text}`; there are cpu, cpu:0, cpu:0-3, cpu:0,2, cuda, cuda:1, metal")
+            }),
         }
     }
 }
@@ -108,13 +126,19 @@ fn place_on(available: &[usize], target: &Device, draft: Option<&Device>) -> (Co
     let drafts = match (draft, target) {
         (None, _) => Vec::new(),
         (Some(Device::Cores(cores)), _) => cores.clone(),
-        (Some(Device::Cpu), Device::Cpu) => available.last().copied().into_iter().collect(),
-        (Some(Device::Cpu), Device::Cores(named)) => {
+        (Some(Device::Cpu | Device::On(_)), Device::Cpu | Device::On(_)) => {
+            available.last().copied().into_iter().collect()
+        }
+        (Some(Device::Cpu | Device::On(_)), Device::Cores(named)) => {
             beside(named).last().or(available.last()).copied().into_iter().collect()
         }
     };
     let target = match target {
         Device::Cores(cores) => Cores { own: cores.clone(), lent: Vec::new() },
+        Device::On(_) => {
+            let one = beside(&drafts).first().or(drafts.first()).copied();
+            Cores { own: one.into_iter().collect(), lent: Vec::new() }
+        }
         Device::Cpu => match beside(&drafts) {
             // All are the draft's: the two share them.
             own if own.is_empty() => Cores { own: drafts.clone(), lent: Vec::new() },
@@ -176,8 +200,9 @@ mod tests {
         ] {
             assert!(name.parse::<DraftDevice>().is_err_and(|e| e.contains(reason)), "{name}");
         }
-        for name in ["cuda:0", "cpu0", ""] {
-            assert!(name.parse::<Device>().is_err_and(|e| e.contains("available: cpu")), "{name}");
+        assert_eq!("cuda:1".parse(), Ok(Device::On(Accelerator::Cuda(1))));
+        for name in ["cuda:x", "rocm", "cpu0", ""] {
+            assert!(name.parse::<Device>().is_err_and(|e| e.contains("there are cpu")), "{name}");
         }
     }
 
@@ -199,6 +224,10 @@ mod tests {
         assert_eq!(placed(&[0, 1, 2, 3], &named(&[3, 2]), Some(cpu)), (vec![3, 2], vec![], vec![1]));
         assert_eq!(placed(&[0, 1], &named(&[0, 1]), Some(cpu)), (vec![0, 1], vec![], vec![1]));
         assert_eq!(placed(&[0, 1], &named(&[0]), Some(&named(&[0]))), (vec![0], vec![], vec![0]));
+        let on = &Device::On(Accelerator::Cuda(0));
+        assert_eq!(placed(&[0, 1, 2], on, Some(cpu)), (vec![0], vec![], vec![2]));
+        assert_eq!(placed(&[0, 1, 2], on, Some(&named(&[0, 1]))), (vec![2], vec![], vec![0, 1]));
+        assert_eq!(placed(&[0], on, Some(on)), (vec![0], vec![], vec![0]));
         let many: Vec<usize> = (0..64).collect();
         assert_eq!(placed(&many, cpu, Some(cpu)), ((0..8).collect(), vec![63], vec![63]));
     }

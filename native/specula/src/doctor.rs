@@ -1,7 +1,7 @@
 //! `specula doctor`: what is here, what is missing, and how to get it.
 
 use anyhow::Result;
-use specula_models::{Cores, available_cores};
+use specula_models::{Accelerator, Cores, available_cores};
 
 use crate::options::EngineArgs;
 use crate::{device, npu, startup};
@@ -13,7 +13,10 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     if cores.len() < 2 {
         println!("                 with one core the draft cannot work beside the target: `mirror` cannot gain");
     }
-    println!("accelerators     no GPU in this build; NPUs by ONNX Runtime");
+    for (i, (device, found)) in Accelerator::found().into_iter().enumerate() {
+        let label = if i == 0 { "accelerators" } else { "" };
+        println!("{label:<16} {device:<9} {}", found.unwrap_or_else(|lacks| lacks));
+    }
     npu::doctor(args);
     match startup::pair(args) {
         Ok((target, draft)) => {

@@ -1,7 +1,7 @@
 //! `specula generate`: one answer on the command line, or one to each chat of a file, by the same engine as the server's.
 
 mod batch;
-mod trace;
+pub(crate) mod trace;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

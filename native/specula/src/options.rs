@@ -35,11 +35,11 @@ pub(crate) struct EngineArgs {
     /// Method used when a request names none. Default: auto.
     #[arg(long, env = "SPECULA_METHOD", value_parser = methods())]
     pub(crate) method: Option<Method>,
-    /// Cores of the target: `cpu:0`, `cpu:0-3`, `cpu:0,2`; a thread is kept on each. `cpu`: all that the draft leaves, at
+    /// Where the target runs. `cuda:0`, `metal`: a device (`specula doctor` says which are there). Cores: `cpu:0`, `cpu:0-3`, `cpu:0,2`; a thread is kept on each. `cpu`: all that the draft leaves, at
     /// most 8, and the draft's too while no draft works beside the target and it is quicker so.
     #[arg(long, env = "SPECULA_TARGET_DEVICE", value_name = "DEVICE", default_value = "cpu")]
     pub(crate) target_device: Device,
-    /// Cores of the draft, as for --target-device. `cpu`: the last that the target does not name. `npu:PROVIDER`: an
+    /// Where the draft runs, as for --target-device. `cpu`: the last that the target does not name. `npu:PROVIDER`: an
     /// accelerator by ONNX Runtime's cpu, openvino (or openvino:DEVICE), qnn, coreml or vitisai; where it does not pass its
     /// trial, or fails later, those cores. `simulated:2@cpu:1` or `simulated:2±0.5@npu:cpu`: slowed down by so many
     /// milliseconds a step.

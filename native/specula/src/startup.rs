@@ -85,6 +85,7 @@ pub(crate) fn pair(args: &EngineArgs) -> Result<(LoadedModel, Option<LoadedModel
 
 /// The same, with the target in a form of one's choice.
 pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Option<LoadedModel>)> {
+    let form = Form { compute: args.target_device.compute("--target-device")?, ..form };
     let mut target = match &args.target {
         Some(path) => LoadedModel::open_as(path, form)?,
         None => LoadedModel::from_gguf_bytes_as("specula-target", TARGET, form)?,
@@ -107,9 +108,13 @@ pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Opt
 
 /// The draft of that pair.
 pub(crate) fn draft(args: &EngineArgs) -> Result<Option<LoadedModel>> {
+    let compute = args.draft_device.device.compute("--draft-device")?;
     let mut draft = match (&args.draft, &args.target) {
-        (Some(path), _) => Some(LoadedModel::open(path)?),
-        (None, None) => Some(LoadedModel::from_gguf_bytes(DRAFT_NAME, DRAFT)?),
+        (Some(path), _) => Some(LoadedModel::open_on(path, compute)?),
+        (None, None) => {
+            let form = Form { compute, ..Form::default() };
+            Some(LoadedModel::from_gguf_bytes_as(DRAFT_NAME, DRAFT, form)?)
+        }
         (None, Some(_)) => None,
     };
     let embedded = args.draft.is_none() && args.target.is_none();

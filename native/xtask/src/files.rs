@@ -26,13 +26,41 @@ pub(crate) fn sync(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
             fs::remove_file(folder.join(&name)).with_context(|| format!("remove {name} from {}", folder.display()))?;
         }
     }
-    for (name, bytes) in files {
-        let path = folder.join(name);
-        if fs::read(&path).ok().as_ref() != Some(bytes) {
-            fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
-        }
+    files.iter().try_for_each(|file| write_changed(folder, file))
+}
+
+/// Writes one file into a folder, unless it is already so.
+pub(crate) fn write_changed(folder: &Path, (name, bytes): &(String, Vec<u8>)) -> Result<()> {
+    let path = folder.join(name);
+    if fs::read(&path).ok().as_ref() != Some(bytes) {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// A file that is given its content back when this is dropped.
+pub(crate) struct Kept {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    /// Reads it.
+    pub(crate) fn new(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        Ok(Self { path: path.to_path_buf(), bytes })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if fs::read(&self.path).ok().as_ref() != Some(&self.bytes)
+            && let Err(error) = fs::write(&self.path, &self.bytes)
+        {
+            eprintln!("{} was changed and cannot be put back: {error}", self.path.display());
+        }
+    }
 }
 
 /// The files of a folder by name, without folders in it; none if there is no such folder.

@@ -11,14 +11,18 @@ use crate::onnxruntime;
 /// `target/release/specula`.
 pub(crate) fn build() -> Result<()> {
     eprintln!("==> host: target/release/specula (the first build takes some minutes)");
-    cargo(&["build", "--release"])
+    succeed(&["build", "--release"])
 }
 
 /// Runs a command of the binary until it ends; its exit code becomes ours.
 pub(crate) fn specula(subcommand: &str, args: &[&str]) -> Result<()> {
-    let binary = files::root().join("target/release/specula");
-    eprintln!("==> {} {subcommand} {}", binary.display(), args.join(" "));
-    let status = Command::new(&binary).arg(subcommand).args(args).status().context("the binary cannot be started")?;
+    run(Command::new(files::root().join("target/release/specula")), subcommand, args)
+}
+
+/// The same of another binary.
+pub(crate) fn run(mut binary: Command, subcommand: &str, args: &[&str]) -> Result<()> {
+    eprintln!("==> {} {subcommand} {}", binary.get_program().display(), args.join(" "));
+    let status = binary.arg(subcommand).args(args).status().context("the binary cannot be started")?;
     exit(status.code().unwrap_or(1))
 }
 
@@ -40,9 +44,9 @@ pub(crate) fn test(args: &[&str]) -> Result<()> {
         eprintln!("    {tier}: {state}");
     }
     if args.is_empty() {
-        cargo(&["test", "--release", "--lib", "-p", "specula-policy-sdk"])?;
+        succeed(&["test", "--release", "--lib", "-p", "specula-policy-sdk"])?;
     }
-    let mut command = command();
+    let mut command = cargo();
     command.args(["test", "--release"]).args(args).envs(onnxruntime::variables());
     let status = command.status().context("cargo cannot be started")?;
     exit(status.code().unwrap_or(1))
@@ -51,19 +55,20 @@ pub(crate) fn test(args: &[&str]) -> Result<()> {
 /// Formatting and clippy.
 pub(crate) fn lint() -> Result<()> {
     eprintln!("==> lint");
-    cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    succeed(&["fmt", "--all", "--check"])?;
+    succeed(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])
 }
 
-fn cargo(args: &[&str]) -> Result<()> {
-    let status = command().args(args).status().context("cargo cannot be started")?;
+fn succeed(args: &[&str]) -> Result<()> {
+    let status = cargo().args(args).status().context("cargo cannot be started")?;
     if !status.success() {
         bail!("`cargo {}` failed", args.join(" "));
     }
     Ok(())
 }
 
-fn command() -> Command {
+/// Cargo in the workspace's root.
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.current_dir(files::root());
     // Set by the cargo that runs us, for this crate: as settings of another build they would spoil its cache.

@@ -2,6 +2,7 @@
 
 mod authors;
 mod clients;
+mod cuda;
 mod doctor;
 mod files;
 mod guests;
@@ -25,6 +26,8 @@ cargo xtask COMMAND
   authors                       build, then plugins in Rust, JavaScript and Python as `specula plugin new` makes them
   onnxruntime [openvino] [qnn]  installs ONNX Runtime for the tests of drafts on accelerators, and packages with more of them
   exactness [ARGS]              build, then `specula exactness ARGS`: every method against the target alone
+  cuda [COMMAND ARGS]           the binary with models on NVIDIA's devices (target/cuda/release/specula), which then runs
+                                `specula COMMAND ARGS`; makes the CUDA toolkit of PyPI's packages unless CUDA_HOME names one
   lint                          formatting and clippy, without changing anything
   doctor                        what this machine can build and test, and what is missing
   setup                         adds the wasm32 target with rustup";
@@ -57,6 +60,10 @@ fn main() -> Result<()> {
         ["exactness", rest @ ..] => {
             build(MayInstall::Yes)?;
             host::specula("exactness", rest)
+        }
+        ["cuda", rest @ ..] => {
+            wasm(MayInstall::No)?;
+            cuda::run(rest)
         }
         ["lint"] => host::lint(),
         ["doctor"] => doctor::report(),

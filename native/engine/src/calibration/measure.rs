@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use specula_decoding::model::chain_nodes;
-use specula_decoding::{LanguageModel, ModelError, TokenId};
+use specula_decoding::{LanguageModel, Look, ModelError, Noise, Reduction, Rows, TokenId};
 
 use specula_models::Model;
 
@@ -33,8 +33,10 @@ pub(crate) fn target_costs(target: &Model, exit_layer: usize) -> Result<TargetCo
     let model = &mut *session;
     let mut ranked = 0;
     let with_exit = |model: &mut dyn LanguageModel, tokens: &[TokenId]| {
-        let nodes = chain_nodes(tokens, model.linear());
-        model.forward(&nodes, Some((exit_layer, &mut |rows| ranked += rows.rows()))).map(drop)
+        let (nodes, plain) = (chain_nodes(tokens, model.linear()), plain(model.linear(), tokens.len()));
+        let mut on_exit = |rows: Rows| ranked += rows.count();
+        let look = Look { layer: exit_layer, reduction: Some(plain.clone()), on_exit: &mut on_exit };
+        model.forward_reduced(&nodes, Some(&plain), Some(look)).map(drop)
     };
     target.spread(true);
     let alone = time(model, without_exit)?;
@@ -48,7 +50,14 @@ pub(crate) fn draft_costs(model: &mut dyn LanguageModel) -> Result<ByRows, Model
 }
 
 fn without_exit(model: &mut dyn LanguageModel, tokens: &[TokenId]) -> Result<(), ModelError> {
-    model.forward(&chain_nodes(tokens, model.linear()), None).map(drop)
+    let plain = plain(model.linear(), tokens.len());
+    model.forward_reduced(&chain_nodes(tokens, model.linear()), Some(&plain), None).map(drop)
+}
+
+/// What most requests need of their rows.
+fn plain(first: usize, rows: usize) -> Reduction {
+    let positions = (first..first + rows).map(|position| position as u32 + 1).collect();
+    Reduction { temperature: 1.0, noise: Noise::new(0, 0), positions, ranked: 1, top: 0 }
 }
 
 fn time(

@@ -5,7 +5,8 @@ use std::time::Instant;
 use specula_decoding::verify::verify;
 use specula_decoding::{Acceptance, Next, Row, TokenId, WindowStats};
 
-use super::{Passed, Proposed, Sequence, Trouble, row_of};
+use super::pass::{Passed, row_of};
+use super::{Proposed, Sequence, Trouble};
 use crate::event::LaneKind;
 
 /// What acceptance decided.
@@ -16,7 +17,7 @@ pub(super) struct Accepted {
     pub(super) kind: Next,
     /// Places on the path whose token was kept although the target's own draw differed.
     pub(super) deviations: Vec<usize>,
-    /// Rows after the sampling rules: of the kept tokens and the next.
+    /// Rows after the sampling rules, of the kept tokens and the next, for who reads them; none where less sufficed.
     pub(super) rows: Vec<Row>,
 }
 
@@ -39,7 +40,11 @@ impl Sequence {
         let verdict = verify(tree, |node| -> Result<TokenId, Trouble> {
             tokens.extend(node.map(|node| tree.token(node)));
             let depth = tokens.len();
-            let mut row = Row::new(passed.rows.row(row_of(node)));
+            let known = passed.rows.known(row_of(node));
+            if let Some(drawn) = known.and_then(|known| chain.draw_reduced(known, depth)) {
+                return Ok(drawn);
+            }
+            let mut row = Row::new(passed.rows.row(row_of(node))?);
             let begin = Instant::now();
             chain.process(&tokens, depth, &mut [&mut row])?;
             if chain.has_plugins() {
@@ -54,7 +59,8 @@ impl Sequence {
     }
 
     fn accept_window(&mut self, window: &[TokenId], proposed: &Proposed, passed: &Passed) -> Result<Accepted, Trouble> {
-        let mut processed: Vec<Row> = (0..=window.len()).map(|i| Row::new(passed.rows.row(i))).collect();
+        let whole = (0..=window.len()).map(|i| passed.rows.row(i).map(Row::new));
+        let mut processed: Vec<Row> = whole.collect::<Result<_, _>>()?;
         let mut refs: Vec<&mut Row> = processed.iter_mut().collect();
         let begin = Instant::now();
         self.chain.process(window, 0, &mut refs)?;

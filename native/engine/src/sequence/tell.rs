@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use specula_decoding::{FinishReason, LogProbs, Next, TokenId};
+use specula_decoding::{FinishReason, LogProbs, ModelError, Next, TokenId};
 
+use super::Sequence;
 use super::accept::Accepted;
+use super::pass::{Passed, row_of};
 use super::propose::Proposed;
-use super::{Passed, Sequence, row_of};
 use crate::clock::micros;
 use crate::event::{LaneKind, Origin, Round, Token};
 use crate::settings::Method;
@@ -19,13 +20,13 @@ impl Sequence {
         passed: &Passed,
         accepted: &Accepted,
         reason: Option<&FinishReason>,
-    ) -> Vec<Option<LogProbs>> {
+    ) -> Result<Vec<Option<LogProbs>>, ModelError> {
         let shown = tokens.len() - usize::from(reason == Some(&FinishReason::EndToken));
         let read = |(i, &token): (usize, &TokenId)| {
-            let asked = self.logprobs.filter(|_| i < shown)?;
+            let Some(asked) = self.logprobs.filter(|_| i < shown) else { return Ok(None) };
             let raw = || passed.rows.row(row_of(i.checked_sub(1).map(|before| accepted.path[before])));
-            let row = if asked.processed { accepted.rows[i].logits() } else { raw() };
-            Some(LogProbs::of(row, token, asked.top as usize))
+            let row = if asked.processed { accepted.rows[i].logits() } else { raw()? };
+            Ok(Some(LogProbs::of(row, token, asked.top as usize)))
         };
         tokens.iter().enumerate().map(read).collect()
     }

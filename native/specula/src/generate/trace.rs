@@ -26,7 +26,7 @@ const CHANNEL: usize = 8;
 /// A round lasts from the end of the one before to the end of its commit; its events bear its number, counted from 0. The
 /// draft's work and the messages that led to a round's window bear that round's number, although most of them happened
 /// while the round before was under way.
-pub(super) fn trace(rounds: &[Round], finished: &Finished) -> Value {
+pub(crate) fn trace(rounds: &[Round], finished: &Finished) -> Value {
     let mut events = vec![named("process_name", 0, "specula")];
     for (place, name) in LANES.iter().enumerate() {
         events.push(named("thread_name", place + 1, name));

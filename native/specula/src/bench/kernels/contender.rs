@@ -43,6 +43,7 @@ impl Contender for Ours {
         match self.compute {
             Compute::Kernels => "kernels",
             Compute::Candle => "candle",
+            Compute::On(_) => "device",
         }
     }
 

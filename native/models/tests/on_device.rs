@@ -1,0 +1,158 @@
+//! What a model does on a device, tried on candle's CPU device: the same numbers as the reference's but for rounding, reduced
+//! rows that are those of the whole ones, trees, exits and streams.
+
+mod random;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use candle_core::quantized::GgmlDType;
+use random::gguf::q4_k_m;
+use random::{all, fresh, largest_gap, rows, text};
+use specula_decoding::model::chain_nodes;
+use specula_decoding::{Logits, Look, NewNode, Noise, Reduction, Rows, TokenId};
+use specula_models::{Accelerator, Compute, Exits, Form, LoadedModel, Streams};
+
+const DEVICE: Compute = Compute::On(Accelerator::Host);
+
+fn open(path: &Path, compute: Compute) -> LoadedModel {
+    LoadedModel::open_on(path, compute).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn weights(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../weights").join(name)
+}
+
+#[test]
+fn every_architecture_and_format_computes_as_the_reference_does() {
+    for model in all() {
+        // Logits are up to 3, with a tied head 30.
+        let scale = if model.tied { 10.0 } else { 1.0 };
+        let compare = |path: &Path, bound: f32, kind: &str| {
+            let (device, reference) = (open(path, DEVICE), open(path, Compute::Candle));
+            assert_eq!(device.model.compute(), DEVICE);
+            assert!(device.model.computed_by().ends_with(kind), "{}", device.model.computed_by());
+            assert!(!device.model.row_invariant() && reference.model.row_invariant());
+            let gap = largest_gap(&rows(&device, &text(60), 7), &rows(&reference, &text(60), 7));
+            assert!(gap < bound * scale, "{}: {gap}", path.display());
+        };
+        // Candle has no products of bf16 on the CPU; they are computed in f32.
+        for (stored, bound, kind) in [(DType::F32, 2e-5, "f32"), (DType::BF16, 2e-5, "f32"), (DType::F16, 0.03, "f16")]
+        {
+            let folder = fresh(&format!("{}-{kind}", model.name));
+            model.write_folder(&folder, stored, 1);
+            compare(&folder, bound, kind);
+        }
+        // Products of blocks round activations to 8 bits, which a last bit may tip over.
+        for (name, stored) in [("q8", (|_| GgmlDType::Q8_0) as fn(&str) -> GgmlDType), ("q4", q4_k_m)] {
+            compare(&model.gguf_file(stored).write(&format!("{}-{name}", model.name)), 0.3, "f32");
+        }
+        compare(&model.gguf_file(|_| GgmlDType::F16).write(&format!("{}-f16", model.name)), 0.03, "f16");
+    }
+}
+
+#[test]
+fn matrices_are_taken_in_f32_on_request() {
+    let model = &all()[0];
+    let folder = fresh("asked-for-f32");
+    model.write_folder(&folder, DType::F16, 1);
+    let form = Form { compute: DEVICE, dequantised: true, ..Form::default() };
+    let device = LoadedModel::open_as(&folder, form).unwrap_or_else(|error| panic!("{error}"));
+    assert!(device.model.computed_by().ends_with("f32"), "{}", device.model.computed_by());
+    let gap = largest_gap(&rows(&device, &text(60), 7), &rows(&open(&folder, Compute::Candle), &text(60), 7));
+    assert!(gap < 2e-5, "{gap}");
+}
+
+fn bits(rows: &Rows) -> Vec<Vec<u32>> {
+    (0..rows.count()).map(|i| rows.row(i).expect("there").iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+fn whole(rows: &Rows, vocab: usize) -> Logits {
+    Logits::new((0..rows.count()).flat_map(|i| rows.row(i).expect("there").to_vec()).collect(), vocab)
+}
+
+#[test]
+fn reduced_rows_are_those_of_the_whole_ones() {
+    let mut model = open(&weights("draft.gguf"), DEVICE);
+    model.model.set_exits(&Exits::default()).expect("none");
+    let vocab = model.model.config().vocab_size;
+    let nodes = chain_nodes(&text(5), 0);
+    for (temperature, ranked, top) in [(0.0, 1, 0), (1.0, 1, 8), (0.7, 0, 64), (1.3, 9, 3)] {
+        let positions: Vec<u32> = (1..=5).collect();
+        let reduction = Reduction { temperature, noise: Noise::new(5, 0), positions, ranked, top };
+        let exit_reduction = Reduction { ranked: 4, top: 0, ..reduction.clone() };
+        let pass = |reduction: Option<&Reduction>, exit_reduction: Option<Reduction>| {
+            let mut session = model.model.session().expect("room");
+            let mut exit = None;
+            let mut on_exit = |rows| exit = Some(rows);
+            let look = Look { layer: 1, reduction: exit_reduction, on_exit: &mut on_exit };
+            let rows = session.forward_reduced(&nodes, reduction, Some(look)).expect("rows");
+            (rows, exit.expect("told"))
+        };
+        let (want, want_exit) = pass(None, None);
+        assert!(want.known(0).is_none() && want_exit.known(0).is_none());
+        let (got, got_exit) = pass(Some(&reduction), Some(exit_reduction.clone()));
+        for (got, want, reduction) in [(&got, &want, &reduction), (&got_exit, &want_exit, &exit_reduction)] {
+            for (i, found) in reduction.of(&whole(want, vocab)).iter().enumerate() {
+                assert_eq!(got.known(i), Some(found), "temperature {temperature}, row {i}");
+            }
+            // Asked for a whole row, it fetches it; and then knows no less.
+            assert_eq!(bits(got), bits(want));
+            assert!(got.known(0).is_none());
+        }
+    }
+}
+
+#[test]
+fn trees_are_their_paths() {
+    let model = open(&weights("draft.gguf"), DEVICE);
+    let node = |token: TokenId, parent: usize| NewNode { token, parent: Some(parent) };
+    let context = text(40);
+    let mut session = model.model.session().expect("room");
+    session.prefill(&context).expect("fits");
+    // After the context a and b; after a: c; after b: d.
+    let tree = [node(70, 39), node(71, 39), node(72, 40), node(73, 41)];
+    let in_tree = session.forward(&tree, None).expect("rows");
+    let alone = |tokens: &[TokenId]| {
+        let mut session = model.model.session().expect("room");
+        session.prefill(&context).expect("fits");
+        let rows = session.forward(&chain_nodes(tokens, 40), None).expect("rows");
+        rows.row(rows.rows() - 1).to_vec()
+    };
+    for (row, path) in [(0, &[70][..]), (1, &[71]), (2, &[70, 72]), (3, &[71, 73])] {
+        let gap = largest_gap(&[in_tree.row(row).to_vec()], &[alone(path)]);
+        assert!(gap < 0.3, "{path:?}: {gap}");
+    }
+    session.keep(40, &[41, 43]).expect("a path");
+    let after = session.forward(&[node(74, 41)], None).expect("rows");
+    let gap = largest_gap(&[after.row(0).to_vec()], &[alone(&[71, 73, 74])]);
+    assert!(gap < 0.3, "kept: {gap}");
+}
+
+#[test]
+fn exits_and_streams_are_taken_to_the_device() {
+    let in_f32 = |compute, name: &str| {
+        let form = Form { compute, dequantised: true, ..Form::default() };
+        LoadedModel::open_as(&weights(name), form).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let look_ahead = |compute| {
+        let mut draft = in_f32(compute, "draft.gguf");
+        draft.model.set_streams(&Streams::open(&weights("streams.safetensors")).expect("a file")).expect("they fit");
+        let mut session = draft.model.session().expect("room");
+        let rows = session.look_ahead(&chain_nodes(&text(6), 0), &[2, 5], 2).expect("rows");
+        (0..rows.rows()).map(|i| rows.row(i).to_vec()).collect::<Vec<_>>()
+    };
+    let gap = largest_gap(&look_ahead(DEVICE), &look_ahead(Compute::Candle));
+    assert!(gap < 1e-3, "streams: {gap}");
+    let exit = |compute| {
+        let mut target = in_f32(compute, "target.gguf");
+        target.model.set_exits(&Exits::open(&weights("exit.safetensors")).expect("a file")).expect("they fit");
+        let mut session = target.model.session().expect("room");
+        let mut told = Vec::new();
+        let mut on_exit = |rows: Logits| told = (0..rows.rows()).map(|i| rows.row(i).to_vec()).collect();
+        session.forward(&chain_nodes(&text(3), 0), Some((4, &mut on_exit))).expect("rows");
+        told
+    };
+    let gap = largest_gap(&exit(DEVICE), &exit(Compute::Candle));
+    assert!(gap < 1e-3, "exits: {gap}");
+}

@@ -63,7 +63,7 @@ impl Accelerator {
     ///
     /// # Errors
     /// What is missing, and how to get it.
-    pub(crate) fn open(self) -> Result<(Device, String), String> {
+    pub fn open(self) -> Result<(Device, String), String> {
         if let Some(lacks) = self.lacks() {
             return Err(format!("device `{self}`: {lacks}"));
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use specula_models::Accelerator;
 use specula_training::{Outcome, Place, train_draft, train_exit, train_target, train_tokenizer};
 
 #[derive(Args)]
@@ -33,6 +34,9 @@ struct RunArgs {
     /// Folder for checkpoints, log, plot and result. A run that was interrupted goes on there.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Device that what is trained lies on: `cuda:0`, `metal`. Default: the CPU, on all its cores. Teachers answer on the CPU.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Accelerator>,
 }
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
@@ -54,6 +58,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         eprintln!("finishing this step and saving; again to leave at once");
     })?;
     let place = Place::new(run.out.clone(), stop);
+    let place = match run.device {
+        Some(device) => place.on(device)?,
+        None => place,
+    };
     match trainer(&run.recipe, &place)? {
         Outcome::Finished => eprintln!("done: {}", run.out.display()),
         Outcome::Interrupted(steps) => {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde_json::{Map, Value};
+use specula_models::Accelerator;
 
 use crate::data::Text;
 use crate::files;
@@ -30,6 +31,16 @@ impl Place {
     /// On the CPU.
     pub fn new(folder: PathBuf, stop: Arc<AtomicBool>) -> Self {
         Self { folder, stop, device: Device::Cpu }
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// What is missing for it, and how to get it.
+    pub fn on(self, device: Accelerator) -> Result<Self> {
+        let (device, name) = device.open().map_err(anyhow::Error::msg)?;
+        eprintln!("training on {name}");
+        Ok(Self { device, ..self })
     }
 }
 

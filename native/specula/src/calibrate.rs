@@ -10,7 +10,7 @@ use crate::{coverage, startup};
 const TOLD: usize = 3;
 
 pub(crate) fn run(args: &EngineArgs) -> Result<()> {
-    let engine = startup::engine(args)?;
+    let engine = startup::engine_without_plugins(args)?;
     let plan = engine.plan();
     println!("Costs, microseconds by rows:");
     costs("target alone", &plan.costs.alone);

@@ -15,7 +15,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     }
     for (i, (device, found)) in Accelerator::found().into_iter().enumerate() {
         let label = if i == 0 { "accelerators" } else { "" };
-        println!("{label:<16} {device:<9} {}", found.unwrap_or_else(|lacks| lacks));
+        println!("{label:<16} {device:<9} {}", found.unwrap_or_else(|why| device.lacks().unwrap_or(why)));
     }
     npu::doctor(args);
     match startup::pair(args) {
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         }
         Err(error) => println!("models           {error:#}"),
     }
-    match startup::engine(args) {
+    match startup::engine_without_plugins(args) {
         Ok(engine) => match &engine.facts().draft_refused {
             Some(why) => println!("speculation      `auto` does not use the draft: {why}"),
             None => println!("speculation      `auto` chooses by measured speed; `specula calibrate` tells how"),

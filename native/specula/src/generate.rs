@@ -107,7 +107,8 @@ pub(crate) struct GenerateArgs {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
-    let engine = startup::engine(&args.engine)?;
+    let start = if args.plugin.is_empty() { startup::engine_without_plugins } else { startup::engine };
+    let engine = start(&args.engine)?;
     if let Some(file) = &args.batch {
         return batch::run(&engine, args, file);
     }

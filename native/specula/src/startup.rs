@@ -32,6 +32,11 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
     engine_with(args, plugins(args)?)
 }
 
+/// Starts an engine on them for which no plugin is compiled: nobody will name one.
+pub(crate) fn engine_without_plugins(args: &EngineArgs) -> Result<Engine> {
+    engine_with(args, Registry::new(args.plugin_limits.limits())?)
+}
+
 /// Starts an engine on them with these plugins.
 pub(crate) fn engine_with(args: &EngineArgs, plugins: Registry) -> Result<Engine> {
     start(args, pair(args)?, args.draft_device.latency, plugins)

@@ -30,7 +30,7 @@ pub(super) struct Mirrored {
 
 /// All methods, and a trace of the first question's mirrored answer.
 pub(super) fn measure(args: &EngineArgs) -> Result<(Vec<Mirrored>, Value)> {
-    let engine = startup::engine(args)?;
+    let engine = startup::engine_without_plugins(args)?;
     let questions = prompts::questions(QUESTIONS)?;
     let (mut found, mut plain, mut traced): (Vec<Mirrored>, Vec<Vec<u32>>, _) = (Vec::new(), Vec::new(), Value::Null);
     for name in METHODS {

@@ -10,6 +10,7 @@
 //! and `code_cache` keeps what was compiled for the next start.
 
 mod acceptance;
+mod busy;
 mod card;
 mod checks;
 mod class;

@@ -51,8 +51,8 @@ pub struct Limits {
     pub line_bytes: usize,
     /// Log lines of a session in sum, bytes.
     pub log_bytes: usize,
-    /// How long the calls of an opened plugin may take in one go, beside the brake of each, milliseconds of wall clock. Other
-    /// generations wait for so long at worst.
+    /// How long the calls of an opened plugin may compute in one go, beside the brake of each, milliseconds. Other
+    /// generations wait for so long at worst, where there is a processor for it.
     pub burst_ms: u64,
     /// How much of that every call gives back, microseconds: what calls may take on average.
     pub pace_us: u64,

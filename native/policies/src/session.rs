@@ -9,6 +9,7 @@ use specula_decoding::{PolicyError, TokenId};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
+use crate::busy::busy;
 use crate::explain::explain;
 use crate::host::Host;
 use crate::plugin::Opening;
@@ -185,6 +186,9 @@ impl<W: World> Session<W> {
         };
         live.store.data_mut().begin_call();
         let metered = meter(&mut live.store, budget);
+        let burst = Duration::from_millis(self.plugin.sandbox.limits.burst_ms);
+        // To ask for it costs as much as a quick call, so only those are asked whose forerunners took long.
+        let busy_before = self.left.filter(|left| *left < burst).map(|_| busy());
         let start = Instant::now();
         // The host's functions do not panic on guests' data; should they, only this instance is lost.
         let outcome = catch_unwind(AssertUnwindSafe(|| metered.and_then(|()| work(live))));
@@ -192,9 +196,9 @@ impl<W: World> Session<W> {
         let took = start.elapsed();
         self.usage.add_call(used, took);
         if let Some(left) = &mut self.left {
-            let limits = &self.plugin.sandbox.limits;
-            let refilled = left.saturating_sub(took).saturating_add(Duration::from_micros(limits.pace_us));
-            *left = refilled.min(Duration::from_millis(limits.burst_ms));
+            let pace = Duration::from_micros(self.plugin.sandbox.limits.pace_us);
+            let computed = busy_before.map_or(took, |before| busy().saturating_sub(before));
+            *left = left.saturating_sub(computed).saturating_add(pace).min(burst);
         }
         match outcome {
             Ok(Ok(Ok(value))) => Ok(value),

@@ -177,11 +177,16 @@ fn step_us(model: &mut dyn LanguageModel, rows: usize) -> Result<f64, ModelError
     Ok(took[took.len() / 2])
 }
 
-/// Runs the trial in a process, which tells what it found as JSON on its standard output, or why it failed on its standard
-/// error. It is killed when its time is up.
+/// What a process that tried a device prints: found among whatever libraries print of their own accord.
+pub fn tell(found: &Result<Trial, String>) -> String {
+    // A trial is numbers and text, which JSON has.
+    format!("\n{}", serde_json::to_string(found).unwrap_or_default())
+}
+
+/// Runs the trial in a process, which [`tell`]s what it found on its standard output. It is killed when its time is up.
 ///
 /// # Errors
-/// How it ended, if not with a trial.
+/// Why the device cannot be used, or how the process ended.
 pub fn in_a_process(mut command: Command, limit: Duration) -> Result<Trial, String> {
     let begin = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -200,10 +205,8 @@ pub fn in_a_process(mut command: Command, limit: Duration) -> Result<Trial, Stri
         }
     };
     let [told, why] = words.map(|words| words.join().unwrap_or_default());
-    match serde_json::from_str(&told) {
-        Ok(trial) if status.success() => Ok(trial),
-        _ => Err(ended(status, why.trim())),
-    }
+    let found = told.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+    found.unwrap_or_else(|| Err(ended(status, &why)))
 }
 
 /// Killed and buried when dropped.
@@ -227,12 +230,9 @@ fn reader(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String
 }
 
 fn ended(status: ExitStatus, words: &str) -> String {
-    let last: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let said: String = last.join(" ").chars().take(LAST_WORDS).collect();
-    match status.code() {
-        Some(_) if !said.is_empty() => said.trim_start_matches("Error: ").to_owned(),
-        _ => format!("its trial ended with {status}: {said}"),
-    }
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let said: String = words.join(" ").chars().take(LAST_WORDS).collect();
+    format!("its trial ended with {status}: {said}")
 }
 
 #[cfg(test)]
@@ -260,12 +260,13 @@ mod tests {
             command.args(["-c", script]);
             in_a_process(command, Duration::from_millis(limit))
         };
-        let found = trial(200, 99.0);
-        let json = serde_json::to_string(&found).expect("JSON");
-        assert_eq!(run(&format!("echo '{json}'"), 60_000), Ok(found));
+        for found in [Ok(trial(200, 99.0)), Err("no device".to_owned())] {
+            let told = tell(&found);
+            assert_eq!(run(&format!("printf chatter; echo '{told}'; echo more"), 60_000), found);
+        }
         assert!(run("sleep 60", 50).is_err_and(|why| why.contains("--npu-time-limit")));
-        assert_eq!(run("echo Error: no device >&2; exit 1", 60_000), Err("no device".into()));
+        assert!(run("echo last words >&2; exit 1", 60_000).is_err_and(|why| why.contains("1: last words")));
         assert!(run("kill -SEGV $$", 60_000).is_err_and(|why| why.contains("signal")));
-        assert!(run("echo nonsense", 60_000).is_err());
+        assert!(run("echo nonsense", 60_000).is_err_and(|why| why.contains("ended")));
     }
 }

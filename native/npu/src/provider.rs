@@ -43,12 +43,13 @@ impl Provider {
         }
     }
 
-    /// In which numbers a draft is given to it, unless told otherwise. Accelerators of 16 bits round f32 themselves, and
-    /// weights in int8 would leave Qualcomm's HTP for the CPU.
+    /// In which numbers a draft is given to it, unless told otherwise. Accelerators of 16 bits round f32 themselves; Qualcomm's
+    /// HTP takes f16 as it is, half as much to carry over each step, and would leave weights in int8 to the CPU.
     pub fn variant(&self) -> Variant {
         match self {
             Self::OpenVino { .. } => Variant::W8,
-            Self::Cpu | Self::Qnn | Self::CoreMl | Self::VitisAi => Variant::F32,
+            Self::Qnn => Variant::F16,
+            Self::Cpu | Self::CoreMl | Self::VitisAi => Variant::F32,
         }
     }
 

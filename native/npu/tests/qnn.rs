@@ -9,7 +9,7 @@ use common::{draft, graphs, library, place, weights};
 use specula_decoding::TokenId;
 use specula_decoding::model::chain_nodes;
 use specula_models::{ChatMessage, Compute, LoadedModel};
-use specula_npu::{Device, Libraries, Provider};
+use specula_npu::{Device, Libraries, Place, Provider, Variant};
 
 /// Questions, and tokens of each window.
 const PROMPTS: usize = 20;
@@ -36,10 +36,17 @@ fn first_windows_are_candles() {
     let Some(plugin) = library("SPECULA_ONNXRUNTIME_QNN") else { return };
     let runtime: Option<PathBuf> = library("SPECULA_ONNXRUNTIME");
     let draft = draft(Compute::Candle);
-    let place = place(Provider::Qnn, None, Libraries { runtime, plugin: Some(plugin) });
+    let libraries = Libraries { runtime, plugin: Some(plugin) };
+    for variant in [Variant::F32, Variant::F16] {
+        first_windows(&draft, place(Provider::Qnn, Some(variant), libraries.clone()));
+    }
+}
+
+fn first_windows(draft: &LoadedModel, place: Place) {
+    let variant = place.variant;
     let device = Device::new(draft.model.clone(), graphs(&weights("draft.gguf"), &draft.model, place));
     let (mut rows, mut alike) = (0, 0);
-    for prompt in prompts(&draft) {
+    for prompt in prompts(draft) {
         let (mut theirs, mut ours) = (device.session(), draft.model.session().expect("cpu"));
         let (last, before) = prompt.split_last().expect("a prompt");
         theirs.prefill(before).unwrap_or_else(|error| panic!("{error}"));
@@ -57,7 +64,7 @@ fn first_windows_are_candles() {
         rows += ours.rows();
         alike += (0..ours.rows()).filter(|i| best(theirs.row(*i)) == best(ours.row(*i))).count();
     }
-    println!("{alike} of {rows} greedy tokens are candle's");
+    println!("{alike} of {rows} greedy tokens are candle's in {variant:?}");
     assert_eq!(rows, PROMPTS * (WINDOW + 2));
-    assert!(100 * alike >= 99 * rows, "{alike} of {rows}");
+    assert!(100 * alike >= 99 * rows, "{alike} of {rows} in {variant:?}");
 }

@@ -103,7 +103,10 @@ pub(crate) fn run(mut args: BenchArgs) -> Result<()> {
     let suite: Vec<&str> = args.suite.iter().map(String::as_str).collect();
     let questions = match suite[..] {
         ["devices"] => return devices::run(&args.devices, &args.engine, args.out.as_deref()),
-        ["kernels"] => return kernels::run(&args.kernels, args.out.as_deref()),
+        ["kernels"] => {
+            let onnxruntime = args.engine.npu.named_libraries();
+            return kernels::run(&args.kernels, onnxruntime.as_ref(), args.out.as_deref());
+        }
         ["embedded"] => suite::embedded(count.unwrap_or(24))?,
         ["spec-bench", file] => suite::spec_bench(Path::new(file), count)?,
         _ => bail!("--suite {}: there is `embedded`, `spec-bench FILE`, `kernels` and `devices`", suite.join(" ")),

@@ -53,6 +53,11 @@ impl NpuArgs {
         Libraries { runtime: self.onnxruntime.clone(), plugin: self.npu_plugin.clone() }
     }
 
+    /// The same if ONNX Runtime was named.
+    pub(crate) fn named_libraries(&self) -> Option<Libraries> {
+        self.onnxruntime.is_some().then(|| self.libraries())
+    }
+
     fn place(&self, provider: &Provider) -> Place {
         Place {
             provider: provider.clone(),
@@ -134,14 +139,18 @@ fn trial(args: &EngineArgs, provider: &Provider) -> Result<Trial, String> {
 pub(crate) fn try_out(args: &EngineArgs) -> Result<()> {
     let provider = args.draft_device.npu.as_ref().context("--draft-device names no accelerator")?;
     let draft = startup::draft(args)?.context("there is no draft")?;
-    let mut graphs = graphs(args, provider, &draft.model).map_err(anyhow::Error::msg)?;
-    let begin = Instant::now();
-    graphs.prepare()?;
-    let (compile_ms, computed_by) = (begin.elapsed().as_secs_f64() * 1e3, graphs.computed_by());
-    let device = Device::new(draft.model.clone(), graphs);
-    let found = admission::examine(&|| Ok(device.session()), &|| draft.model.session())?;
-    println!("{}", serde_json::to_string(&Trial { computed_by, compile_ms, ..found })?);
+    println!("{}", admission::tell(&examine(args, provider, &draft.model)));
     Ok(())
+}
+
+fn examine(args: &EngineArgs, provider: &Provider, model: &Model) -> Result<Trial, String> {
+    let mut graphs = graphs(args, provider, model)?;
+    let begin = Instant::now();
+    graphs.prepare().map_err(|error| error.0)?;
+    let (compile_ms, computed_by) = (begin.elapsed().as_secs_f64() * 1e3, graphs.computed_by());
+    let device = Device::new(model.clone(), graphs);
+    let found = admission::examine(&|| Ok(device.session()), &|| model.session()).map_err(|error| error.0)?;
+    Ok(Trial { computed_by, compile_ms, ..found })
 }
 
 /// What `doctor` says of accelerators.
@@ -161,7 +170,7 @@ pub(crate) fn doctor(args: &EngineArgs) {
     }
     for provider in Provider::all() {
         let state = if runtime.has(&provider) { "there" } else { provider.how_to_get() };
-        println!("  {:<14} {state}", format!("npu:{provider}"));
+        println!("  {:<17} {state}", format!("npu:{provider}"));
     }
     if let Some(provider) = asked {
         match trial(args, provider) {
@@ -170,7 +179,10 @@ pub(crate) fn doctor(args: &EngineArgs) {
                 println!("                 {}", trial.computed_by);
                 println!("                 compiled in {:.0} ms; {}", trial.compile_ms, trial.times());
             }
-            Err(why) => println!("  tried          npu:{provider} does not draft: {why}"),
+            Err(why) => {
+                println!("  tried          npu:{provider} does not draft: {why}");
+                println!("                 what it needs: {}", provider.how_to_get());
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
 //! `specula bench --suite kernels`: what a pass costs by the number of its rows, and a prompt by its length, on the CPU
-//! kernels, on candle and, where its Python package is installed, on llama.cpp – the same files in the same process run,
+//! kernels, on candle and, where they are installed, on llama.cpp and ONNX Runtime – the same files in the same process run,
 //! taking turns – against what the machine's memory and arithmetic allow.
 
 mod contender;
@@ -14,9 +14,10 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use specula_models::{Compute, Cores, LoadedModel, ModelConfig};
+use specula_npu::Libraries;
 
 use crate::startup;
-use contender::{Contender, Llama, Ours};
+use contender::{Contender, Llama, ONNX, Ours};
 use random::{Format, multiplied};
 
 #[derive(Args)]
@@ -89,14 +90,14 @@ impl Measurement {
     }
 }
 
-pub(super) fn run(args: &KernelArgs, out: Option<&Path>) -> Result<()> {
+pub(super) fn run(args: &KernelArgs, onnxruntime: Option<&Libraries>, out: Option<&Path>) -> Result<()> {
     let folder = Folder::new()?;
     let python = contender::python(args.python.as_deref())?;
     let subjects: Vec<Subject> = args.models.iter().map(|m| subject(*m, &folder.0)).collect::<Result<_>>()?;
     let load = std::fs::read_to_string("/proc/loadavg").ok();
     let limits = limits::measure();
     let again = subjects.iter().map(|s| limits::read_again(s.format.bytes(multiplied(&s.config)))).collect();
-    let mut measured = measure(&subjects, python.as_deref(), args.rounds)?;
+    let mut measured = measure(&subjects, (python.as_deref(), onnxruntime), args.rounds)?;
     measured.extend(lanes::measure(&subjects, args.rounds)?);
     let summary = table::Summary { subjects, measured, limits, again, load, rounds: args.rounds };
     let markdown = summary.markdown();
@@ -130,7 +131,11 @@ fn subject(model: ModelArg, folder: &Path) -> Result<Subject> {
     }
 }
 
-fn measure(subjects: &[Subject], python: Option<&Path>, rounds: u16) -> Result<Vec<Measurement>> {
+fn measure(
+    subjects: &[Subject],
+    (python, onnxruntime): (Option<&Path>, Option<&Libraries>),
+    rounds: u16,
+) -> Result<Vec<Measurement>> {
     let tasks: Vec<Task> = ROWS.map(Task::Rows).into_iter().chain(PROMPTS.map(Task::Prompt)).collect();
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} left")?;
     let progress = ProgressBar::new((subjects.len() * usize::from(rounds)) as u64).with_style(style);
@@ -142,6 +147,9 @@ fn measure(subjects: &[Subject], python: Option<&Path>, rounds: u16) -> Result<V
             vec![Box::new(ours(Compute::Kernels)?), Box::new(ours(Compute::Candle)?)];
         if let Some(python) = python {
             contenders.push(Box::new(Llama::start(python, subject)?));
+        }
+        for (libraries, variant) in onnxruntime.iter().flat_map(|libraries| ONNX.map(|variant| (libraries, variant))) {
+            contenders.push(Box::new(Ours::onnx(subject, variant, libraries)?));
         }
         let first = measured.len();
         for task in &tasks {

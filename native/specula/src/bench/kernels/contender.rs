@@ -1,4 +1,4 @@
-//! Who is measured: our two decoders in this process, llama.cpp in one of its own.
+//! Who is measured: our two decoders and ONNX Runtime's CPU kernels in this process, llama.cpp in one of its own.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, TokenId};
-use specula_models::{Compute, Cores, LoadedModel};
+use specula_models::{Compute, Cores, LoadedModel, read_dense};
+use specula_npu::{Device, Graphs, Libraries, Place, Provider, Variant};
 
 use super::{CONTEXT, Subject, Task};
 
@@ -21,15 +22,37 @@ pub(super) trait Contender {
 
 /// A decoder of this process.
 pub(super) struct Ours {
-    compute: Compute,
+    name: &'static str,
     session: Box<dyn LanguageModel>,
 }
+
+/// Variants of a draft that ONNX Runtime is measured with, by the names that they have here.
+pub(super) const ONNX: [(Variant, &str); 3] =
+    [(Variant::F32, "ONNX Runtime f32"), (Variant::W8, "ONNX Runtime w8"), (Variant::Dyn8, "ONNX Runtime dyn8")];
 
 impl Ours {
     pub(super) fn open(subject: &Subject, compute: Compute, cores: &Cores) -> Result<Self> {
         let mut model = LoadedModel::open_on(&subject.path, compute)?.model;
         model.set_cores(cores).map_err(anyhow::Error::msg)?;
-        Ok(Self { compute, session: model.session()? })
+        let name = match compute {
+            Compute::Kernels => "kernels",
+            Compute::Candle => "candle",
+            Compute::On(_) => "device",
+        };
+        Ok(Self { name, session: model.session()? })
+    }
+
+    /// The model on ONNX Runtime's CPU kernels.
+    pub(super) fn onnx(
+        subject: &Subject,
+        (variant, name): (Variant, &'static str),
+        libraries: &Libraries,
+    ) -> Result<Self> {
+        let model = LoadedModel::open(&subject.path)?.model;
+        let cache = subject.path.with_extension("onnx");
+        let place = Place { provider: Provider::Cpu, variant: Some(variant), libraries: libraries.clone(), cache };
+        let graphs = read_dense(&subject.path, |dense| Graphs::open((&model, dense), place))?;
+        Ok(Self { name, session: Device::new(model, graphs).session() })
     }
 
     fn tokens(&self, from: usize, count: usize) -> Vec<TokenId> {
@@ -40,11 +63,7 @@ impl Ours {
 
 impl Contender for Ours {
     fn name(&self) -> &'static str {
-        match self.compute {
-            Compute::Kernels => "kernels",
-            Compute::Candle => "candle",
-            Compute::On(_) => "device",
-        }
+        self.name
     }
 
     fn time(&mut self, task: Task) -> Result<f64> {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::contender::ONNX;
 use super::limits::Limits;
 use super::random::{Format, multiplied};
 use super::{CONTEXT, Measurement, Subject, Task, lanes};
@@ -90,6 +91,9 @@ impl Summary {
                 ratio(ms("candle")),
                 ratio(ms("llama.cpp")),
             );
+        }
+        for (_, name) in ONNX {
+            self.comparison(&mut out, [name, "kernels"], "kernels / ONNX Runtime", |onnx, kernels| kernels / onnx);
         }
         self.comparison(&mut out, [lanes::ONE_CORE, lanes::ALL_CORES], "speed-up", |one, all| one / all);
         self.comparison(&mut out, [lanes::ALONE, lanes::BESIDE], "beside / alone", |alone, beside| beside / alone);

@@ -73,6 +73,11 @@ impl Exporter {
         &self.digest
     }
 
+    /// What lies where in the weights' file.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Bytes of the weights' file.
     pub fn weights_length(&self) -> u64 {
         self.layout.length()

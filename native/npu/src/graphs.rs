@@ -18,6 +18,7 @@ use crate::folder::{file_name, write_weights};
 use crate::graph::Port;
 use crate::provider::Provider;
 use crate::runtime::{Libraries, Order, Runtime, failure};
+use crate::shared::Shared;
 use crate::variant::Variant;
 use crate::weights;
 
@@ -41,6 +42,7 @@ pub struct Graphs {
     exporter: Exporter,
     /// Of this draft and variant.
     folder: PathBuf,
+    shared: Option<Shared>,
     compiled: HashMap<Bucket, Compiled>,
 }
 
@@ -82,7 +84,10 @@ impl Graphs {
         if !written.is_ok_and(|length| length == exporter.weights_length()) {
             write_weights(&exporter, dense, &folder)?;
         }
-        Ok(Self { runtime, place, exporter, folder, compiled: HashMap::new() })
+        // Accelerators have weights of their own; a CPU computes from what is there.
+        let on_cpu = place.provider == Provider::Cpu;
+        let shared = on_cpu.then(|| Shared::read(exporter.layout(), &folder.join(weights::FILE))).transpose()?;
+        Ok(Self { runtime, place, exporter, folder, shared, compiled: HashMap::new() })
     }
 
     /// The draft's shape.
@@ -132,7 +137,8 @@ impl Graphs {
         }
         let Place { provider, libraries, .. } = &self.place;
         let variant = self.exporter.variant();
-        let order = Order { provider, variant, graph: &path, plugin: libraries.plugin.as_deref(), cache: &kept };
+        let (shared, plugin) = (self.shared.as_ref(), libraries.plugin.as_deref());
+        let order = Order { provider, variant, graph: &path, shared, plugin, cache: &kept };
         let session = self.runtime.compile(&order);
         let session = session.map_err(|why| ModelError(format!("{provider}: graph {}: {why}", bucket.name())))?;
         self.compiled.insert(bucket, Compiled { session, inputs: self.exporter.inputs(bucket) });

@@ -17,6 +17,7 @@ pub mod onnx;
 mod provider;
 mod runtime;
 mod session;
+mod shared;
 mod variant;
 mod weights;
 

@@ -49,7 +49,8 @@ impl Provider {
         match self {
             Self::OpenVino { .. } => Variant::W8,
             Self::Qnn => Variant::F16,
-            Self::Cpu | Self::CoreMl | Self::VitisAi => Variant::F32,
+            Self::Cpu => Variant::Dyn8,
+            Self::CoreMl | Self::VitisAi => Variant::F32,
         }
     }
 

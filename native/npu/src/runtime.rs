@@ -12,6 +12,7 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 
 use crate::provider::Provider;
+use crate::shared::Shared;
 use crate::variant::Variant;
 
 /// What the library is called if nobody says where it is; the system's loader finds it then, or does not.
@@ -47,6 +48,8 @@ pub(crate) struct Order<'a> {
     pub(crate) variant: Variant,
     /// The graph's file.
     pub(crate) graph: &'a Path,
+    /// Weights in memory, of a provider that computes from there.
+    pub(crate) shared: Option<&'a Shared>,
     /// The provider's own library, if it has one.
     pub(crate) plugin: Option<&'a Path>,
     /// A folder for what providers keep of their work.
@@ -155,6 +158,9 @@ impl Runtime {
             Provider::Cpu => builder,
             _ => builder.with_disable_cpu_fallback().map_err(text)?,
         };
+        if let Some(shared) = order.shared {
+            builder = shared.give(builder)?;
+        }
         let cache = order.cache.to_string_lossy();
         let brought = match order.provider {
             Provider::Cpu => None,
@@ -248,7 +254,7 @@ fn qnn_options(plugin: Option<&Path>) -> Vec<(String, String)> {
     options.into_iter().map(|(key, value)| (format!("{}.{key}", Provider::Qnn.full_name()), value)).collect()
 }
 
-fn text<R>(error: ort::Error<R>) -> String {
+pub(crate) fn text<R>(error: ort::Error<R>) -> String {
     error.to_string().trim().to_owned()
 }
 

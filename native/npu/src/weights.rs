@@ -87,6 +87,11 @@ impl Layout {
         self.length
     }
 
+    /// All that it holds, in order.
+    pub(crate) fn all_stored(&self) -> impl Iterator<Item = &Stored> {
+        self.stored.iter()
+    }
+
     pub(crate) fn stored(&self, name: &str) -> Option<&Stored> {
         self.stored.iter().find(|stored| stored.name == name)
     }

@@ -1,6 +1,6 @@
-//! The gate of a feed-forward block.
+//! What a feed-forward block does between its products.
 
-use crate::isa::compiled_for_each_isa;
+use crate::isa::{Isa, compiled_for_each_isa};
 use crate::math::exp;
 use crate::team::{Parts, Team};
 
@@ -29,5 +29,22 @@ compiled_for_each_isa! {
 fn gate_body(gate: &[f32], up: &[f32], to: &mut [f32]) {
     for ((to, gate), up) in to.iter_mut().zip(gate).zip(up) {
         *to = gate / (1.0 + exp(-gate)) * up;
+    }
+}
+
+/// `x = max(x, 0)`.
+pub fn relu(isa: Isa, x: &mut [f32]) {
+    relu_all(isa, x);
+}
+
+compiled_for_each_isa! {
+    fn relu_all(x: &mut [f32]) = relu_body;
+}
+
+#[inline(always)]
+fn relu_body(x: &mut [f32]) {
+    for x in x {
+        // Not `max`: what is not a number stays so.
+        *x = if *x < 0.0 { 0.0 } else { *x };
     }
 }

@@ -30,10 +30,10 @@ mod team;
 
 pub use attention::{Path, attend};
 pub use cache::{HeadShape, KeyValues};
-pub use gate::gate;
+pub use gate::{gate, relu};
 pub use heads::{HeadNorm, Turn, turn_heads};
 pub use isa::Isa;
 pub use matrix::{Matrix, ShapeError};
-pub use norm::{add_rows, norm_rows};
+pub use norm::{add_rows, add_to_rows, layer_norm_rows, norm_rows};
 pub use product::{Scratch, products};
 pub use team::Team;

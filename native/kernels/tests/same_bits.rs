@@ -3,8 +3,8 @@
 
 use half::{bf16, f16};
 use specula_kernels::{
-    HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, attend, gate, norm_rows, products,
-    turn_heads,
+    HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, add_to_rows, attend, gate, layer_norm_rows,
+    norm_rows, products, relu, turn_heads,
 };
 
 /// A generator (xorshift64) whose values every run repeats.
@@ -222,15 +222,38 @@ fn the_rest_has_the_same_bits_everywhere() {
             }
             let mut normed = vec![0.0; x.len()];
             norm_rows(team.isa(), &x, &x[..stride], 1e-5, &mut normed);
+            let mut centred = vec![0.0; x.len()];
+            layer_norm_rows(team.isa(), &x, (&x[..stride], &bias), 1e-5, &mut centred);
+            add_to_rows(team.isa(), &mut centred, &bias);
             let mut gated = vec![0.0; x.len() / 2];
             gate(team, &x, stride / 2, &mut gated);
-            [turned, attended, normed, gated].map(|values| bits(&values))
+            let mut cut = x.clone();
+            relu(team.isa(), &mut cut);
+            [turned, attended, normed, centred, gated, cut].map(|values| bits(&values))
         };
         let want = run(&teams[0], 1);
         for team in &teams {
             for chunk in [1, 3, slots] {
                 assert!(run(team, chunk) == want, "{shape:?}, {:?}, {chunk} rows", team.isa());
             }
+        }
+    }
+}
+
+/// Layer norm against its definition in f64, of rows whose mean is large beside what they vary by.
+#[test]
+fn layer_norms_are_right() {
+    let mut random = Random(8);
+    let (weight, bias) = (random.floats(100), random.floats(100));
+    let x: Vec<f32> = random.floats(300).iter().enumerate().map(|(i, x)| x + (i / 100) as f32 * 30.0).collect();
+    let mut normed = vec![0.0; 300];
+    layer_norm_rows(Isa::best(), &x, (&weight, &bias), 1e-5, &mut normed);
+    for (x, normed) in x.chunks(100).zip(normed.chunks(100)) {
+        let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / 100.0;
+        let variance = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 100.0;
+        for i in 0..100 {
+            let want = (f64::from(x[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[i]) + f64::from(bias[i]);
+            assert!((want - f64::from(normed[i])).abs() < 1e-4, "{} for {want}", normed[i]);
         }
     }
 }

@@ -15,6 +15,7 @@ mod request;
 mod server;
 mod socket;
 mod sse;
+mod tiny;
 mod wait;
 
 pub use answer::Answer;
@@ -28,4 +29,5 @@ pub use request::{METHODS, bans_the_end, question, questions, with};
 pub use server::{Resources, Server};
 pub use socket::Socket;
 pub use sse::{Sse, StreamedAnswer};
+pub use tiny::tiny_model;
 pub use wait::{PATIENCE, in_time, until};

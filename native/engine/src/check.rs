@@ -142,7 +142,11 @@ pub(crate) fn settings(spec: &SettingsSpec, deterministic: bool, facts: &ModelFa
         method => method,
     };
     let Some(defaults) = facts.methods.iter().find(|s| s.method == method) else {
-        return Err(unknown_name("method", method.name(), &method_names(facts)));
+        let refused = unknown_name("method", method.name(), &method_names(facts));
+        return Err(match &facts.cannot_speculate {
+            Some(why) => RequestError { message: format!("{}: {why}", refused.message), ..refused },
+            None => refused,
+        });
     };
     let bounded = |field: &str, value: Option<u64>, default: usize, (low, high): (u64, u64)| match value {
         None => Ok(default),
@@ -262,6 +266,7 @@ mod tests {
             draft: None,
             draft_streams: 0,
             draft_refused: None,
+            cannot_speculate: None,
             methods: vec![settings(Method::None), settings(Method::Lookup), settings(Method::Recycling)],
             default_method: Method::Lookup,
             max_window: 16,
@@ -299,6 +304,10 @@ mod tests {
         let asked = SettingsSpec { method: Some("mirror".into()), ..SettingsSpec::default() };
         let error = settings(&asked, false, &facts()).expect_err("no draft");
         assert!(error.message.contains("none, lookup"), "{}", error.message);
+        let mut alone = ModelFacts { cannot_speculate: Some("its caches are whole".into()), ..facts() };
+        alone.methods.truncate(1);
+        let error = settings(&asked, false, &alone).expect_err("none alone");
+        assert!(error.message.contains("one of none; got `mirror`: its caches are whole"), "{}", error.message);
         let asked = SettingsSpec { window: Some(17), ..SettingsSpec::default() };
         assert_eq!(settings(&asked, false, &facts()).expect_err("window").field, "speculation.window");
         assert_eq!(settings(&SettingsSpec::default(), false, &facts()).expect("defaults").method, Method::Lookup);

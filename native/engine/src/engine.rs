@@ -79,6 +79,8 @@ pub struct ModelFacts {
     pub draft_streams: usize,
     /// Why `auto` does not use the draft, if it cannot pay where it runs.
     pub draft_refused: Option<String>,
+    /// Why the target has the method `none` alone, if it has.
+    pub cannot_speculate: Option<String>,
     /// Methods on offer with their default settings.
     pub methods: Vec<Settings>,
     /// The method used when a request names none.
@@ -201,7 +203,7 @@ impl Engine {
         if let Some(draft) = &draft {
             check_pair(&target, draft).map_err(StartError)?;
         }
-        let default_method = default_method.unwrap_or(Method::Auto);
+        let default_method = default_method_of(&target, draft.as_ref(), default_method)?;
         if default_method.needs_draft() && draft.is_none() {
             let name = default_method.name();
             return Err(StartError(format!("method `{name}` needs a draft model; name one with --draft")));
@@ -464,6 +466,28 @@ fn own_sessions(model: &Model) -> ModelFactory {
     Arc::new(move || own.session())
 }
 
+/// The method used when a request names none. A model that cannot speculate has one, and no other beside it.
+fn default_method_of(
+    target: &LoadedModel,
+    draft: Option<&LoadedModel>,
+    named: Option<Method>,
+) -> Result<Method, StartError> {
+    if let Some((draft, why)) = draft.and_then(|draft| Some((draft, draft.model.cannot_speculate()?))) {
+        return Err(StartError(format!("`{}` cannot draft: {why}; name another --draft", draft.name)));
+    }
+    let Some(why) = target.model.cannot_speculate() else { return Ok(named.unwrap_or(Method::Auto)) };
+    match (named, draft) {
+        (Some(other), _) if other != Method::None => {
+            Err(StartError(format!("method `{}`: `{}` has `none` alone: {why}", other.name(), target.name)))
+        }
+        (_, Some(draft)) => Err(StartError(format!(
+            "draft `{}` has nothing to draft for: `{}` has the method `none` alone: {why}; leave --draft out",
+            draft.name, target.name
+        ))),
+        _ => Ok(Method::None),
+    }
+}
+
 /// The draft with rows of the target's size, on the device that it is to run on.
 fn draft_factory(draft: &LoadedModel, rows: usize, sessions: ModelFactory, latency: Option<Latency>) -> ModelFactory {
     let same_size = draft.model.config().vocab_size == rows;
@@ -491,6 +515,7 @@ fn facts(target: &LoadedModel, draft: Option<&LoadedModel>, default_method: Meth
         max_window: MAX_WINDOW,
         draft_streams: draft.map_or(0, |d| d.model.streams()),
         draft_refused: plan.refused.clone(),
+        cannot_speculate: target.model.cannot_speculate(),
     }
 }
 
@@ -503,6 +528,7 @@ fn calibrated(
 ) -> Result<Plan, StartError> {
     let (tell, measured) = sync_channel(1);
     let (give, learned) = sync_channel(1);
+    let alone_only = thread.target.cannot_speculate().is_some();
     let body = move || {
         let exit_layer = (layers / 2).max(1);
         // The other end waits for it.
@@ -517,7 +543,8 @@ fn calibrated(
     let costs = measured.recv().map_err(|_| StartError("the target's thread has ended".into()))?;
     let TargetCosts { alone, beside, with_exit } = costs.map_err(failed)?;
     let rendezvous_us = draft.map(DraftWorker::rendezvous_us).transpose().map_err(failed)?.unwrap_or(0.0);
-    let plan = Plan::of(Costs { alone, beside, with_exit, step, rendezvous_us }, (layers, streams), coverage);
+    let costs = Costs { alone, beside, with_exit, step, rendezvous_us };
+    let plan = if alone_only { Plan::alone(costs, layers) } else { Plan::of(costs, (layers, streams), coverage) };
     let arms = plan.arms.iter().map(|arm| (arm.settings, arm.tokens_per_second / 1e6)).collect();
     // If the thread died, the first request shows it.
     let _ = give.send(Learned::new(&plan.costs, Arms::new(arms), layers));

@@ -23,7 +23,8 @@ const MOSTLY_Q8_0: u32 = 7;
 pub fn write_gguf(folder: &Path, name: &str, to: &Path) -> Result<(), String> {
     let model = ModelFolder::open(folder, None).map_err(|error| error.to_string())?;
     let c = &model.config;
-    let architecture = c.architecture.name();
+    let architecture = c.architecture.gguf_name();
+    let architecture = architecture.ok_or_else(|| format!("GGUF has no name for {}", c.architecture.name()))?;
     if ["rope_scaling", "rope_parameters"].iter().any(|key| !model.json[key].is_null()) {
         return Err(
             "config.json scales rotary angles, which this writer cannot say in GGUF yet; use llama.cpp's".into()
@@ -51,7 +52,7 @@ pub fn write_gguf(folder: &Path, name: &str, to: &Path) -> Result<(), String> {
         metadata.push((format!("{architecture}.{key}"), Value::U32(size)));
     }
     metadata.push((format!("{architecture}.rope.freq_base"), Value::F32(theta as f32)));
-    metadata.push((format!("{architecture}.attention.layer_norm_rms_epsilon"), Value::F32(c.rms_eps)));
+    metadata.push((format!("{architecture}.attention.layer_norm_rms_epsilon"), Value::F32(c.norm_eps)));
     let tokenizer = std::fs::read(folder.join("tokenizer.json")).map_err(|e| format!("tokenizer.json: {e}"))?;
     let tokenizer: Json = serde_json::from_slice(&tokenizer).map_err(|e| format!("tokenizer.json: {e}"))?;
     metadata.extend(gguf_metadata(&tokenizer, c.vocab_size, (model.tokenizer.start(), c.end_tokens[0]))?);

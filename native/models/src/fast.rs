@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use specula_decoding::{Logits, ModelError, NewNode, TokenId};
 use specula_kernels::{
-    HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, add_rows, attend, gate, norm_rows,
-    products, turn_heads,
+    HeadNorm, HeadShape, Isa, KeyValues, Matrix, Path, Scratch, Team, Turn, add_rows, add_to_rows, attend, gate,
+    layer_norm_rows, norm_rows, products, relu, turn_heads,
 };
 
-use crate::config::ModelConfig;
+use crate::config::{Activation, ModelConfig, NormKind};
 use crate::cores::{Cores, Crew, Part};
 use crate::exit::{Adapter, Exits};
 use crate::session::{Decoder, new_paths, stream_nodes};
@@ -24,8 +24,10 @@ pub(crate) struct FastDecoder {
     crew: Crew,
     /// `None`: the head's rows.
     embeddings: Option<Matrix>,
+    /// Learned positions, `[context, hidden]`, if the model has them.
+    positions: Option<Vec<f32>>,
     layers: Vec<Layer>,
-    norm: Vec<f32>,
+    norm: Norm,
     head: Matrix,
     exits: BTreeMap<usize, ExitLayer>,
     /// The head that exits read with, unless it is the head itself: they only rank, so int8 serves.
@@ -47,19 +49,32 @@ struct ExitLayer {
     bias: Vec<f32>,
 }
 
+struct Norm {
+    weight: Vec<f32>,
+    /// Of a layer norm.
+    bias: Option<Vec<f32>>,
+}
+
+/// A product and, where the architecture has one, its bias.
+struct Output {
+    weights: Matrix,
+    bias: Option<Vec<f32>>,
+}
+
 struct Layer {
-    input_norm: Vec<f32>,
+    input_norm: Norm,
     /// Queries, keys, values.
     qkv: [Matrix; 3],
     /// Theirs, side by side.
     qkv_bias: Option<Vec<f32>>,
     /// Of queries and keys.
     qk_norm: Option<(Vec<f32>, Vec<f32>)>,
-    output: Matrix,
-    feed_norm: Vec<f32>,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
+    output: Output,
+    feed_norm: Norm,
+    /// Where the activation has one.
+    gate: Option<Matrix>,
+    up: Output,
+    down: Output,
 }
 
 /// What a sequence holds.
@@ -76,8 +91,9 @@ struct Buffers {
     normed: Vec<f32>,
     qkv: Vec<f32>,
     attended: Vec<f32>,
+    /// Of a gated block: gates and what they gate, side by side.
     gates: Vec<f32>,
-    gated: Vec<f32>,
+    inner: Vec<f32>,
     change: Vec<f32>,
     scratch: Scratch,
 }
@@ -107,8 +123,9 @@ impl FastDecoder {
             embeddings: if c.tied_head { None } else { Some(table(EMBEDDINGS)?) },
             exit_head: head.in_int8(),
             head,
+            positions: weights.positions(c)?.map(|table| flat(&table)).transpose()?,
             layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<Result<_, _>>()?,
-            norm: weights.values(c.hidden, "model.norm.weight")?,
+            norm: Norm::new(c, weights, "model.norm")?,
             crew: Crew::alone(),
             exits: BTreeMap::new(),
             streams: None,
@@ -195,7 +212,7 @@ impl FastDecoder {
                 &rows.change
             }
         };
-        norm_rows(team.isa(), states, &self.norm, self.config.rms_eps, &mut rows.normed);
+        self.norm.forward(team.isa(), &self.config, states, &mut rows.normed);
         let head = match &self.exit_head {
             Some(head) if layer < self.config.layers => head,
             _ => &self.head,
@@ -231,6 +248,12 @@ impl Decoder for FastDecoder {
         }
         cache.rows.fit(&self.config, nodes.len());
         self.embed(nodes.iter().map(|node| node.token), &mut cache.rows.states);
+        if let Some(positions) = &self.positions {
+            let hidden = self.config.hidden;
+            for (path, state) in paths.iter().zip(cache.rows.states.chunks_exact_mut(hidden)) {
+                add_rows(self.isa(), state, &positions[(path.len() - 1) * hidden..path.len() * hidden]);
+            }
+        }
         let mut pass = FastPass { first_slot, ..FastPass::default() };
         pass.add(&self.config, paths);
         Ok(pass)
@@ -319,11 +342,42 @@ impl FastPass {
     }
 }
 
+impl Norm {
+    fn new(c: &ModelConfig, weights: &Weights<'_>, name: &str) -> Result<Self, String> {
+        let vector = |part: &str| weights.values(c.hidden, &format!("{name}.{part}"));
+        let bias = match c.norm {
+            NormKind::RootMeanSquare => None,
+            NormKind::Layer => Some(vector("bias")?),
+        };
+        Ok(Self { weight: vector("weight")?, bias })
+    }
+
+    fn forward(&self, isa: Isa, c: &ModelConfig, x: &[f32], to: &mut [f32]) {
+        match &self.bias {
+            None => norm_rows(isa, x, &self.weight, c.norm_eps, to),
+            Some(bias) => layer_norm_rows(isa, x, (&self.weight, bias), c.norm_eps, to),
+        }
+    }
+}
+
+impl Output {
+    fn forward(&self, team: &Team, x: &[f32], scratch: &mut Scratch, to: &mut [f32]) {
+        products(team, &[&self.weights], x, scratch, to);
+        if let Some(bias) = &self.bias {
+            add_to_rows(team.isa(), to, bias);
+        }
+    }
+}
+
 impl Layer {
     fn new(c: &ModelConfig, weights: &Weights<'_>, index: usize) -> Result<Self, String> {
         let name = |part: &str| format!("model.layers.{index}.{part}");
         let packed = |out, input, part: &str| weights.packed(out, input, &name(part));
         let vector = |len, part: &str| weights.values(len, &name(part));
+        let output = |out, input, part: &str| {
+            let bias = c.output_bias.then(|| vector(out, &format!("{part}.bias"))).transpose()?;
+            Ok::<_, String>(Output { weights: packed(out, input, part)?, bias })
+        };
         let heads = |n, part: &str| weights.heads_packed((n, c.head_dim), c.hidden, &name(part));
         let (queries, keys) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let qkv_bias = match c.qkv_bias {
@@ -341,7 +395,7 @@ impl Layer {
             false => None,
         };
         Ok(Self {
-            input_norm: vector(c.hidden, "input_layernorm.weight")?,
+            input_norm: Norm::new(c, weights, &name("input_layernorm"))?,
             qkv: [
                 heads(c.heads, "self_attn.q_proj")?,
                 heads(c.kv_heads, "self_attn.k_proj")?,
@@ -349,33 +403,45 @@ impl Layer {
             ],
             qkv_bias,
             qk_norm,
-            output: packed(c.hidden, queries, "self_attn.o_proj")?,
-            feed_norm: vector(c.hidden, "post_attention_layernorm.weight")?,
-            gate: packed(c.feed_forward, c.hidden, "mlp.gate_proj")?,
-            up: packed(c.feed_forward, c.hidden, "mlp.up_proj")?,
-            down: packed(c.hidden, c.feed_forward, "mlp.down_proj")?,
+            output: output(c.hidden, queries, "self_attn.o_proj")?,
+            feed_norm: Norm::new(c, weights, &name("post_attention_layernorm"))?,
+            gate: match c.activation {
+                Activation::GatedSilu => Some(packed(c.feed_forward, c.hidden, "mlp.gate_proj")?),
+                Activation::Relu => None,
+            },
+            up: output(c.feed_forward, c.hidden, "mlp.up_proj")?,
+            down: output(c.hidden, c.feed_forward, "mlp.down_proj")?,
         })
     }
 
     fn forward(&self, (c, team): (&ModelConfig, &Team), pass: &FastPass, cache: &mut KeyValues, rows: &mut Buffers) {
-        let Buffers { states, normed, qkv, attended, gates, gated, change, scratch } = rows;
-        norm_rows(team.isa(), states, &self.input_norm, c.rms_eps, normed);
+        let Buffers { states, normed, qkv, attended, gates, inner, change, scratch } = rows;
+        let isa = team.isa();
+        self.input_norm.forward(isa, c, states, normed);
         products(team, &self.qkv.each_ref(), normed, scratch, qkv);
         let how = Turn {
             bias: self.qkv_bias.as_deref(),
-            norm: self.qk_norm.as_ref().map(|(query, key)| HeadNorm { query, key, epsilon: c.rms_eps }),
+            norm: self.qk_norm.as_ref().map(|(query, key)| HeadNorm { query, key, epsilon: c.norm_eps }),
             cos: &pass.cos,
             sin: &pass.sin,
         };
-        turn_heads(team.isa(), qkv, how, cache, pass.first_slot);
+        turn_heads(isa, qkv, how, cache, pass.first_slot);
         attend(team, (qkv, qkv.len() / pass.paths.len()), cache, &pass.paths, attended);
-        products(team, &[&self.output], attended, scratch, change);
-        add_rows(team.isa(), states, change);
-        norm_rows(team.isa(), states, &self.feed_norm, c.rms_eps, normed);
-        products(team, &[&self.gate, &self.up], normed, scratch, gates);
-        gate(team, gates, c.feed_forward, gated);
-        products(team, &[&self.down], gated, scratch, change);
-        add_rows(team.isa(), states, change);
+        self.output.forward(team, attended, scratch, change);
+        add_rows(isa, states, change);
+        self.feed_norm.forward(isa, c, states, normed);
+        match &self.gate {
+            Some(gated) => {
+                products(team, &[gated, &self.up.weights], normed, scratch, gates);
+                gate(team, gates, c.feed_forward, inner);
+            }
+            None => {
+                self.up.forward(team, normed, scratch, inner);
+                relu(isa, inner);
+            }
+        }
+        self.down.forward(team, inner, scratch, change);
+        add_rows(isa, states, change);
     }
 }
 
@@ -389,7 +455,7 @@ impl Buffers {
             (&mut self.qkv, queries + 2 * c.kv_heads * c.head_dim),
             (&mut self.attended, queries),
             (&mut self.gates, 2 * c.feed_forward),
-            (&mut self.gated, c.feed_forward),
+            (&mut self.inner, c.feed_forward),
             (&mut self.change, c.hidden),
         ] {
             buffer.resize(rows * width, 0.0);

@@ -1,5 +1,6 @@
 //! Transformers: weights, tokenizers, chat templates, caches that can be cut back, every row's logits. Two decoders
-//! compute the same: [`fast`] on the CPU kernels, and [`transformer`] on candle, the reference.
+//! compute the same: [`fast`] on the CPU kernels, and [`transformer`] on candle, the reference. What neither has may be
+//! [`borrowed`].
 //!
 //! Shape letters: **L** new tokens of a pass, **S** cache slots, **H** heads, **K** key/value heads, **D** head size,
 //! **V** vocabulary. Row-invariance (a row's bits depend on its own path alone) is what exactness rests on; see
@@ -8,6 +9,7 @@
 mod accelerator;
 mod attention;
 mod batch_attention;
+mod borrowed;
 mod cache;
 mod config;
 mod cores;
@@ -41,7 +43,7 @@ mod transformer;
 mod weights;
 
 pub use accelerator::Accelerator;
-pub use config::{Architecture, ModelConfig};
+pub use config::{Activation, Architecture, ModelConfig, NormKind};
 pub use cores::{Cores, available_cores};
 pub use dense::DenseWeights;
 pub use exit::Exits;
@@ -49,7 +51,7 @@ pub use export::write_gguf;
 pub use load::{Head, LoadError, LoadedModel, ModelFolder, read_dense, read_dense_gguf};
 pub use model::{Compute, Form, Model};
 pub use network::{Batch, Network};
-pub use norm::norm;
+pub use norm::Norm;
 pub use pair::{check_pair, check_pair_of};
 pub use resized::Resized;
 pub use session::{PREFILL_ROWS, Trace, new_paths, stream_nodes};

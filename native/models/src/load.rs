@@ -8,11 +8,13 @@ use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use serde_json::Value as Json;
 
+use crate::borrowed::Borrowed;
 use crate::config::ModelConfig;
 use crate::dense::DenseWeights;
 use crate::exit::Exits;
 use crate::gguf::Gguf;
 use crate::model::{Compute, Form, Model};
+use crate::norm::Norm;
 use crate::streams::Streams;
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tokenizer, named_tokens};
@@ -33,6 +35,8 @@ pub struct LoadedModel {
     pub tokenizer: Tokenizer,
     /// Its chat template, if it has one.
     pub template: Option<ChatTemplate>,
+    /// The file or folder that it was read from; `None` if from bytes.
+    pub source: Option<PathBuf>,
 }
 
 /// Why a model could not be loaded.
@@ -66,8 +70,19 @@ impl LoadedModel {
     /// # Errors
     /// As there, and if the model cannot have this form.
     pub fn open_as(path: &Path, form: Form) -> Result<Self, LoadError> {
-        let loaded = if path.is_dir() { open_folder(path, form) } else { open_gguf(path, form) };
-        loaded.map_err(|reason| LoadError { what: path.display().to_string(), reason })
+        Self::open_named(path, &stem(path), form)
+    }
+
+    /// [`LoadedModel::open_as`] of files whose metadata holds no name and whose path none that people know.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_named(path: &Path, name: &str, form: Form) -> Result<Self, LoadError> {
+        let loaded = if path.is_dir() { open_folder(path, name, form) } else { open_gguf(path, name, form) };
+        match loaded {
+            Ok(model) => Ok(Self { source: Some(path.to_owned()), ..model }),
+            Err(reason) => Err(LoadError { what: path.display().to_string(), reason }),
+        }
     }
 
     /// Loads from the bytes of a GGUF file.
@@ -89,10 +104,8 @@ impl LoadedModel {
 
 /// What reads a model's states: its last norm and its head, in f32.
 pub struct Head {
-    /// `[hidden]`.
-    pub norm: Tensor,
-    /// ε of the norm.
-    pub epsilon: f32,
+    /// The norm.
+    pub norm: Norm,
     /// `[V, hidden]`.
     pub weights: Tensor,
 }
@@ -107,8 +120,7 @@ impl Head {
             let DenseWeights { config, weights } = dense;
             let name = if config.tied_head { "model.embed_tokens" } else { "lm_head" };
             Ok(Self {
-                norm: weights.vector(config.hidden, "model.norm.weight")?,
-                epsilon: config.rms_eps,
+                norm: weights.norm(config, "model.norm")?,
                 weights: weights.table(config.vocab_size, config.hidden, name)?,
             })
         })
@@ -119,7 +131,7 @@ impl Head {
     /// # Errors
     /// Candle's.
     pub fn to_device(self, device: &Device) -> candle_core::Result<Self> {
-        Ok(Self { norm: self.norm.to_device(device)?, weights: self.weights.to_device(device)?, ..self })
+        Ok(Self { norm: self.norm.to_device(device)?, weights: self.weights.to_device(device)? })
     }
 }
 
@@ -130,10 +142,11 @@ impl Head {
 pub fn read_dense<T>(path: &Path, read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>) -> Result<T, LoadError> {
     let opened = || {
         if path.is_dir() {
-            let config = ModelConfig::from_folder(&read_json(&path.join("config.json"))?, None)?;
+            let config = ours(ModelConfig::from_folder(&read_json(&path.join("config.json"))?, None)?)?;
             // SAFETY: as for GGUF files.
             let files = unsafe { MmapedSafetensors::multi(&weight_files(path)?) }.map_err(text)?;
-            return read(&DenseWeights { config, weights: Weights::safetensors(&files) });
+            let weights = Weights::safetensors(&files, config.architecture);
+            return read(&DenseWeights { config, weights });
         }
         let file = std::fs::File::open(path).map_err(text)?;
         // SAFETY: as for whole models.
@@ -157,7 +170,7 @@ pub fn read_dense_gguf<T>(
 fn read_gguf<T>(bytes: &[u8], read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>) -> Result<T, String> {
     let file = Gguf::parse(bytes)?;
     let config = ModelConfig::from_gguf(&file)?;
-    let weights = Weights::gguf(&file, config.architecture.interleaved_in_gguf());
+    let weights = Weights::gguf(&file, config.architecture);
     read(&DenseWeights { config, weights })
 }
 
@@ -167,7 +180,7 @@ pub struct ModelFolder {
     pub config: ModelConfig,
     /// config.json.
     pub json: Json,
-    /// Weights in f32, by Hugging Face's names; empty if the folder has none.
+    /// Weights in f32, by the names of the folder; empty if the folder has none.
     pub tensors: HashMap<String, Tensor>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
@@ -187,7 +200,8 @@ impl ModelFolder {
     fn read(folder: &Path, new: Option<Json>) -> Result<Self, String> {
         let fresh = new.is_some();
         let json = new.map_or_else(|| read_json(&folder.join("config.json")), Ok)?;
-        let config = ModelConfig::from_folder(&json, None).map_err(|why| format!("config.json: {why}"))?;
+        let config =
+            ModelConfig::from_folder(&json, None).and_then(ours).map_err(|why| format!("config.json: {why}"))?;
         let mut tensors = HashMap::new();
         for file in if fresh { Vec::new() } else { weight_files(folder)? } {
             for (name, tensor) in candle_core::safetensors::load(&file, &Device::Cpu).map_err(text)? {
@@ -199,23 +213,31 @@ impl ModelFolder {
     }
 }
 
+/// Refuses models that none of our decoders computes, where their states are needed.
+fn ours(config: ModelConfig) -> Result<ModelConfig, String> {
+    match config.architecture.is_borrowed() {
+        true => Err(format!("`{}` models can be served but not trained with", config.architecture.name())),
+        false => Ok(config),
+    }
+}
+
 fn read_tokenizer(folder: &Path, rows: usize) -> Result<Tokenizer, String> {
     let bytes = std::fs::read(folder.join("tokenizer.json")).map_err(|e| format!("tokenizer.json: {e}"))?;
     Tokenizer::from_json(&bytes, rows).map_err(|why| format!("tokenizer.json: {why}"))
 }
 
-fn open_gguf(path: &Path, form: Form) -> Result<LoadedModel, String> {
+fn open_gguf(path: &Path, name: &str, form: Form) -> Result<LoadedModel, String> {
     let file = std::fs::File::open(path).map_err(text)?;
     // SAFETY: the operator's model file is mapped; it must not change while it is read here, before this function's
     // caller has the model.
     let bytes = unsafe { Mmap::map(&file) }.map_err(text)?;
-    from_gguf(&stem(path), &bytes, form)
+    from_gguf(name, &bytes, form)
 }
 
 fn from_gguf(fallback_name: &str, bytes: &[u8], form: Form) -> Result<LoadedModel, String> {
     let file = Gguf::parse(bytes)?;
     let config = ModelConfig::from_gguf(&file)?;
-    let weights = Weights::gguf(&file, config.architecture.interleaved_in_gguf());
+    let weights = Weights::gguf(&file, config.architecture);
     let template = file.text("tokenizer.chat_template")?;
     let template = template.map(|source| parse_template(source, named_tokens(&file)?)).transpose()?;
     Ok(LoadedModel {
@@ -223,18 +245,24 @@ fn from_gguf(fallback_name: &str, bytes: &[u8], form: Form) -> Result<LoadedMode
         tokenizer: Tokenizer::from_gguf(&file, config.vocab_size)?,
         model: Model::new(config, weights, form)?,
         template,
+        source: None,
     })
 }
 
-fn open_folder(folder: &Path, form: Form) -> Result<LoadedModel, String> {
-    let config = read_json(&folder.join("config.json"))?;
+fn open_folder(folder: &Path, name: &str, form: Form) -> Result<LoadedModel, String> {
+    let json = read_json(&folder.join("config.json"))?;
     let generation = optional(read_json, &folder.join("generation_config.json"))?;
-    let config = ModelConfig::from_folder(&config, generation.as_ref()).map_err(|why| format!("config.json: {why}"))?;
+    let config = ModelConfig::from_folder(&json, generation.as_ref()).map_err(|why| format!("config.json: {why}"))?;
     let files = weight_files(folder)?;
     // SAFETY: as for GGUF files.
-    let weights = unsafe { MmapedSafetensors::multi(&files) }.map_err(text)?;
+    let files = unsafe { MmapedSafetensors::multi(&files) }.map_err(text)?;
     // First of all the weights: their size bounds the vocabulary that a tokenizer may declare.
-    let mut model = Model::new(config, Weights::safetensors(&weights), form)?;
+    let mut model = if config.architecture.is_borrowed() {
+        Model::borrowed(Borrowed::new(config, &json, &files)?, form)?
+    } else {
+        let weights = Weights::safetensors(&files, config.architecture);
+        Model::new(config, weights, form)?
+    };
     if let Some(exits) = optional(Exits::open, &folder.join(EXITS))? {
         model.set_exits(&exits)?;
     }
@@ -242,8 +270,8 @@ fn open_folder(folder: &Path, form: Form) -> Result<LoadedModel, String> {
         model.set_streams(&streams)?;
     }
     let tokenizer = read_tokenizer(folder, model.config().vocab_size)?;
-    let name = format!("{}{}", stem(folder), form.label());
-    Ok(LoadedModel { name, model, tokenizer, template: folder_template(folder)? })
+    let name = format!("{name}{}", form.label());
+    Ok(LoadedModel { name, model, tokenizer, template: folder_template(folder)?, source: None })
 }
 
 /// The shards that `model.safetensors.index.json` names, else every `*.safetensors`.

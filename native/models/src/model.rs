@@ -5,6 +5,7 @@ use std::sync::Arc;
 use specula_decoding::{LanguageModel, ModelError, TokenId};
 
 use crate::accelerator::Accelerator;
+use crate::borrowed::{Borrowed, BorrowedSession};
 use crate::config::ModelConfig;
 use crate::cores::Cores;
 use crate::exit::Exits;
@@ -64,6 +65,7 @@ enum Decoders {
         /// Why not the kernels, if they were asked for; else the device, if one was.
         because: Because,
     },
+    Borrowed(Arc<Borrowed>),
 }
 
 /// Why candle computes.
@@ -114,6 +116,27 @@ impl Model {
         Ok(Self { decoders: Decoders::Candle { decoder, because: Because::On(accelerator, name) }, padding })
     }
 
+    /// A model that candle-transformers computes, which has one form.
+    pub(crate) fn borrowed(model: Borrowed, form: Form) -> Result<Self, String> {
+        let padding = Padding::new(model.config().layers, None)?;
+        match (form.layers, form.compute) {
+            (Some(_), _) => Err(format!("it cannot be padded: {}", model.excuse())),
+            (_, Compute::On(device)) => {
+                let name = model.config().architecture.name();
+                Err(format!("`{name}` models are computed by candle-transformers on the CPU alone, not on {device}"))
+            }
+            _ => Ok(Self { decoders: Decoders::Borrowed(Arc::new(model)), padding }),
+        }
+    }
+
+    /// Why this model answers by the method `none` alone and cannot draft, if so.
+    pub fn cannot_speculate(&self) -> Option<String> {
+        match &self.decoders {
+            Decoders::Borrowed(model) => Some(model.excuse()),
+            _ => None,
+        }
+    }
+
     /// Gives the model adapters for early exits, numbered by its own layers. Before the first session.
     ///
     /// # Errors
@@ -124,6 +147,7 @@ impl Model {
         match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits),
             Decoders::Candle { decoder, .. } => Arc::get_mut(decoder).ok_or(SHARED)?.set_exits(exits),
+            Decoders::Borrowed(model) => Err(format!("it has no early exits: {}", model.excuse())),
         }
     }
 
@@ -141,6 +165,7 @@ impl Model {
         match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams),
             Decoders::Candle { decoder, .. } => Arc::get_mut(decoder).ok_or(SHARED)?.set_streams(streams),
+            Decoders::Borrowed(model) => Err(format!("it has no streams: {}", model.excuse())),
         }
     }
 
@@ -151,7 +176,7 @@ impl Model {
     pub fn set_cores(&mut self, cores: &Cores) -> Result<(), String> {
         match &mut self.decoders {
             Decoders::Kernels(decoder) => Arc::get_mut(decoder).ok_or(SHARED)?.set_cores(cores),
-            Decoders::Candle { .. } => Ok(()),
+            Decoders::Candle { .. } | Decoders::Borrowed(_) => Ok(()),
         }
     }
 
@@ -167,6 +192,7 @@ impl Model {
         let streams = match &self.decoders {
             Decoders::Kernels(decoder) => decoder.streams(),
             Decoders::Candle { decoder, .. } => decoder.streams(),
+            Decoders::Borrowed(_) => None,
         };
         streams.map_or(0, |(count, _)| count)
     }
@@ -176,13 +202,14 @@ impl Model {
         match &self.decoders {
             Decoders::Kernels(decoder) => decoder.stream_embeddings(),
             Decoders::Candle { decoder, .. } => decoder.stream_embeddings(),
+            Decoders::Borrowed(_) => None,
         }
     }
 
-    /// Rows of the embedding table, `[L, hidden]`: the states before layer 1.
+    /// Rows of the embedding table, `[L, hidden]`: the states before layer 1, but for learned positions.
     ///
     /// # Errors
-    /// If a token lies outside the vocabulary.
+    /// If a token lies outside the vocabulary, or the model is a borrowed one.
     pub fn embed(&self, tokens: &[TokenId]) -> Result<Vec<f32>, ModelError> {
         let vocab_size = self.config().vocab_size;
         if let Some(bad) = tokens.iter().find(|token| **token as usize >= vocab_size) {
@@ -191,6 +218,7 @@ impl Model {
         match &self.decoders {
             Decoders::Kernels(decoder) => Ok(decoder.embeddings(tokens)),
             Decoders::Candle { decoder, .. } => decoder.embeddings(tokens),
+            Decoders::Borrowed(model) => Err(ModelError(format!("no table to read: {}", model.excuse()))),
         }
     }
 
@@ -199,6 +227,7 @@ impl Model {
         match &self.decoders {
             Decoders::Kernels(decoder) => decoder.config(),
             Decoders::Candle { decoder, .. } => decoder.config(),
+            Decoders::Borrowed(model) => model.config(),
         }
     }
 
@@ -210,6 +239,7 @@ impl Model {
         Ok(match &self.decoders {
             Decoders::Kernels(decoder) => Box::new(Session::new(decoder.clone())?),
             Decoders::Candle { decoder, .. } => Box::new(Session::new(decoder.clone())?),
+            Decoders::Borrowed(model) => Box::new(BorrowedSession::new(model.clone())),
         })
     }
 
@@ -221,6 +251,7 @@ impl Model {
         match &self.decoders {
             Decoders::Kernels(decoder) => Session::new(decoder.clone())?.trace(tokens),
             Decoders::Candle { decoder, .. } => Session::new(decoder.clone())?.trace(tokens),
+            Decoders::Borrowed(model) => Err(ModelError(format!("no states to look at: {}", model.excuse()))),
         }
     }
 
@@ -229,14 +260,14 @@ impl Model {
         match &self.decoders {
             Decoders::Kernels(_) => Compute::Kernels,
             Decoders::Candle { because: Because::On(accelerator, _), .. } => Compute::On(*accelerator),
-            Decoders::Candle { .. } => Compute::Candle,
+            Decoders::Candle { .. } | Decoders::Borrowed(_) => Compute::Candle,
         }
     }
 
     /// Whether a row's bits depend on its own path alone: not on the rows beside it, nor on where the cache came from.
     pub fn row_invariant(&self) -> bool {
         match &self.decoders {
-            Decoders::Kernels(_) => true,
+            Decoders::Kernels(_) | Decoders::Borrowed(_) => true,
             Decoders::Candle { decoder, .. } => decoder.row_invariant(),
         }
     }
@@ -252,6 +283,7 @@ impl Model {
             Decoders::Candle { decoder, because: Because::On(accelerator, name) } => {
                 format!("candle on {accelerator} ({name}) in {}", decoder.kind().as_str())
             }
+            Decoders::Borrowed(_) => "candle-transformers, in f32, token by token; method `none` alone".into(),
         }
     }
 }

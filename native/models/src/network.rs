@@ -68,12 +68,13 @@ impl Batch {
 }
 
 impl Network {
-    /// Builds the network over tensors that `tensors` gives by Hugging Face's name and shape.
+    /// Builds the network over tensors that `tensors` gives by the name that a folder has for them, and shape.
     ///
     /// # Errors
     /// What `tensors` says, or a tensor of another shape.
     pub fn new(config: ModelConfig, tensors: &TensorSource<'_>) -> std::result::Result<Self, String> {
-        Ok(Self { transformer: Transformer::new(config, &Weights::trained(tensors))? })
+        let weights = Weights::trained(tensors, config.architecture);
+        Ok(Self { transformer: Transformer::new(config, &weights)? })
     }
 
     /// The model's shape.
@@ -88,7 +89,7 @@ impl Network {
     pub fn states(&self, batch: &Batch, streams: Option<&Streams>) -> Result<Vec<Tensor>> {
         let model = &self.transformer;
         let c = &model.config;
-        let mut states = model.embed(&batch.tokens)?;
+        let mut states = model.embed(&batch.tokens, &batch.positions)?;
         let rotary = model.rotary(&batch.positions)?;
         let split = c.layers - streams.map_or(0, |s| s.layers);
         for layer in &model.layers[..split] {

@@ -1,37 +1,63 @@
-//! Root-mean-square norm with its gradient in one pass; candle's fused norm has none, and its differentiable one takes
-//! twenty passes over the rows.
+//! Norms on candle. The root-mean-square norm has its gradient in one pass; candle's fused norms have none, and its
+//! differentiable ones take twenty passes over the rows.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use candle_nn::ops::{rms_norm, rms_norm_slow};
+use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
+use candle_nn::ops::{layer_norm, layer_norm_slow, rms_norm, rms_norm_slow};
 use rayon::prelude::*;
 
-/// x / √(mean x² + ε) · weights over the last dimension, f32; differentiable.
-///
-/// # Errors
-/// Candle's.
-pub fn norm(x: &Tensor, weights: &Tensor, epsilon: f32) -> Result<Tensor> {
-    match x.track_op() || weights.track_op() {
-        false => rms_norm(x, weights, epsilon),
-        true if x.device().is_cpu() => x.contiguous()?.apply_op2(&weights.contiguous()?, Norm { epsilon }),
-        true => rms_norm_slow(x, weights, epsilon),
+/// A norm over the last dimension, f32; differentiable.
+#[derive(Clone)]
+pub struct Norm {
+    /// `[width]`.
+    pub weight: Tensor,
+    /// `[width]`, of a layer norm; a root-mean-square norm has none.
+    pub bias: Option<Tensor>,
+    /// ε.
+    pub epsilon: f32,
+}
+
+impl Norm {
+    /// Norms `x`, `[…, width]`: x / √(mean x² + ε) · weight, or (x − mean x) / √(var x + ε) · weight + bias.
+    ///
+    /// # Errors
+    /// Candle's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let Self { weight, bias, epsilon } = self;
+        let tracked = x.track_op() || weight.track_op();
+        match bias {
+            Some(bias) if tracked => layer_norm_slow(x, weight, bias, *epsilon),
+            Some(bias) => layer_norm(x, weight, bias, *epsilon),
+            None if !tracked => rms_norm(x, weight, *epsilon),
+            None if x.device().is_cpu() => {
+                x.contiguous()?.apply_op2(&weight.contiguous()?, Fused { epsilon: *epsilon })
+            }
+            None => rms_norm_slow(x, weight, *epsilon),
+        }
+    }
+
+    /// The same on another device.
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| bias.to_device(device)).transpose()?;
+        Ok(Self { weight: self.weight.to_device(device)?, bias, epsilon: self.epsilon })
     }
 }
 
-struct Norm {
+/// The root-mean-square norm with its gradient.
+struct Fused {
     epsilon: f32,
 }
 
 /// Rows that one task takes.
 const ROWS: usize = 64;
 
-impl Norm {
+impl Fused {
     fn inverse(&self, x: &[f32]) -> f32 {
         let mean = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
         1.0 / (mean + self.epsilon).sqrt()
     }
 }
 
-impl CustomOp2 for Norm {
+impl CustomOp2 for Fused {
     fn name(&self) -> &'static str {
         "norm"
     }
@@ -108,7 +134,7 @@ fn flat<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     #[test]
     fn the_gradient_is_that_of_candles_own_operations() -> Result<()> {
@@ -117,7 +143,8 @@ mod tests {
         let weights = Var::randn(1f32, 0.5, 16, &device)?;
         let slope = Tensor::randn(0f32, 1.0, (3, 70, 16), &device)?;
         let gap = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
-        let (ours, theirs) = (norm(&x, &weights, 1e-6)?, rms_norm_slow(&x, &weights, 1e-6)?);
+        let norm = Norm { weight: weights.as_tensor().clone(), bias: None, epsilon: 1e-6 };
+        let (ours, theirs) = (norm.forward(&x)?, rms_norm_slow(&x, &weights, 1e-6)?);
         assert!(gap(&ours, &theirs)? < 1e-5);
         let (a, b) = ((ours * &slope)?.sum_all()?.backward()?, (theirs * &slope)?.sum_all()?.backward()?);
         for var in [&x, &weights] {

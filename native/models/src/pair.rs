@@ -1,11 +1,13 @@
 //! Whether a draft's tokens mean to it what they mean to the target.
 
+use std::collections::BTreeMap;
+
 use specula_decoding::TokenId;
 
 use crate::load::LoadedModel;
 use crate::tokenizer::Tokenizer;
 
-/// Differing tokens that a complaint names; the rest are counted.
+/// Differing tokens, and special tokens of a kind, that a complaint names; the rest are counted.
 const NAMED: usize = 3;
 
 /// Checks that target and draft share one vocabulary: the same texts and special tokens under the same ids. Rows that no
@@ -23,24 +25,18 @@ pub fn check_pair(target: &LoadedModel, draft: &LoadedModel) -> Result<(), Strin
 /// As there.
 pub fn check_pair_of(target: &LoadedModel, (name, tokenizer): (&str, &Tokenizer)) -> Result<(), String> {
     let differing = differing_tokens(&target.tokenizer, tokenizer);
-    if differing.is_empty() {
-        return Ok(());
-    }
-    let examples: Vec<String> = differing
-        .iter()
-        .take(NAMED)
-        .map(|id| format!("token {id} is {} and {}", named(&target.tokenizer, *id), named(tokenizer, *id)))
-        .collect();
+    let Some(first) = differing.first() else { return Ok(()) };
+    let specials = special_tokens(target.tokenizer.specials(), tokenizer.specials());
     Err(format!(
-        "draft `{}` does not fit target `{}`: of vocabularies of {} and {} tokens {} differ: {}{}; take a draft that was \
-         trained with the target's tokenizer",
-        name,
+        "draft `{name}` does not fit target `{}`: vocabularies of {} and {} tokens, {} of them differ, first token {first}, \
+         {} to the target and {} to the draft{}; take a draft that was trained with the target's tokenizer",
         target.name,
         target.tokenizer.vocab_size(),
         tokenizer.vocab_size(),
         differing.len(),
-        examples.join("; "),
-        if differing.len() > NAMED { "; …" } else { "" }
+        named(&target.tokenizer, *first),
+        named(tokenizer, *first),
+        specials.map_or_else(String::new, |specials| format!("; special tokens: {specials}")),
     ))
 }
 
@@ -51,4 +47,30 @@ fn differing_tokens(target: &Tokenizer, draft: &Tokenizer) -> Vec<TokenId> {
 
 fn named(tokenizer: &Tokenizer, id: TokenId) -> String {
     tokenizer.describe(id).unwrap_or_else(|| "no token".into())
+}
+
+/// Which special tokens one of two models has and not the other, and which have other ids; `None` if they are the same.
+fn special_tokens(target: &BTreeMap<TokenId, String>, draft: &BTreeMap<TokenId, String>) -> Option<String> {
+    let ids = |tokens: &BTreeMap<TokenId, String>| -> BTreeMap<String, TokenId> {
+        tokens.iter().map(|(id, token)| (token.clone(), *id)).collect()
+    };
+    let (target, draft) = (ids(target), ids(draft));
+    let only = |some: &BTreeMap<String, TokenId>, others: &BTreeMap<String, TokenId>| -> Vec<String> {
+        some.keys().filter(|token| !others.contains_key(*token)).map(|token| format!("`{token}`")).collect()
+    };
+    let moved = target.iter().filter_map(|(token, id)| {
+        let other = draft.get(token).filter(|other| *other != id)?;
+        Some(format!("`{token}` is {id} and {other}"))
+    });
+    let kinds = [
+        ("only the target has ", only(&target, &draft)),
+        ("only the draft has ", only(&draft, &target)),
+        ("", moved.collect()),
+    ];
+    let told = kinds.into_iter().filter(|(_, tokens)| !tokens.is_empty()).map(|(kind, tokens)| {
+        let more = if tokens.len() > NAMED { format!(" and {} more", tokens.len() - NAMED) } else { String::new() };
+        format!("{kind}{}{more}", tokens[..tokens.len().min(NAMED)].join(", "))
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }

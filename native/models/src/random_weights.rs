@@ -26,7 +26,8 @@ impl Accelerator {
             };
             made.map_err(|error| format!("tensor `{name}`: {error}"))
         };
-        Model::on(config, &Weights::trained(&tensor).on(device.clone()), (self, Arc::from(name)))
+        let weights = Weights::trained(&tensor, config.architecture).on(device.clone());
+        Model::on(config, &weights, (self, Arc::from(name)))
     }
 
     /// Bytes that the device reads and writes in a second when it copies so many, the best of some tries.

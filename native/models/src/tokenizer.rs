@@ -1,8 +1,9 @@
 //! Text to tokens and back. Special tokens written by users stay text.
 
 mod gguf;
+mod spelling;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
@@ -13,10 +14,12 @@ pub(crate) use gguf::{gguf_metadata, named_tokens};
 
 use crate::gguf::Gguf;
 
-/// A byte-level BPE tokenizer.
+/// A BPE tokenizer, byte-level or SentencePiece's with byte fallback.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
+    /// For what does not begin a text, where a text's beginning gets a space.
+    within: Option<Arc<tokenizers::Tokenizer>>,
     specials: Arc<BTreeMap<TokenId, String>>,
     /// Finds `specials`.
     finder: Arc<AhoCorasick>,
@@ -39,7 +42,11 @@ impl Tokenizer {
 
     fn new(mut json: Json, rows: usize) -> Result<Self, String> {
         prepare(&mut json)?;
-        let inner: tokenizers::Tokenizer = json.to_string().parse().map_err(|e: tokenizers::Error| e.to_string())?;
+        let read = |json: &Json| -> Result<tokenizers::Tokenizer, String> {
+            json.to_string().parse().map_err(|e: tokenizers::Error| e.to_string())
+        };
+        let inner = read(&json)?;
+        let within = without_prefix(&json).map(|json| read(&json).map(Arc::new)).transpose()?;
         let size = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
         // A padded vocabulary (rows without a token) is usual; a token without a row is not.
         if size > rows {
@@ -60,8 +67,9 @@ impl Tokenizer {
             first_characters: Arc::new(specials.values().filter_map(|s| s.chars().next()).collect()),
             last_characters: Arc::new(specials.values().filter_map(|s| s.chars().next_back()).collect()),
             specials: Arc::new(specials),
-            bytes: Arc::new(token_bytes(&inner, size)?),
+            bytes: Arc::new(spelling::token_bytes(&inner, json["model"]["byte_fallback"] == true, size)?),
             inner: Arc::new(inner),
+            within,
         })
     }
 
@@ -73,6 +81,11 @@ impl Tokenizer {
     /// What each token stands for; special tokens for nothing.
     pub fn bytes(&self) -> &Arc<TokenBytes> {
         &self.bytes
+    }
+
+    /// Special tokens by id.
+    pub(crate) fn specials(&self) -> &BTreeMap<TokenId, String> {
+        &self.specials
     }
 
     /// Tokens put before every text.
@@ -151,9 +164,21 @@ impl Tokenizer {
     /// Tokens of a text cut at `mark`, special tokens recognised.
     pub(crate) fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<TokenId>, String> {
         let mut tokens = Vec::new();
-        for piece in text.split(mark) {
-            let encoding = self.inner.encode_fast(piece, false).map_err(|e| e.to_string())?;
+        let mut encode = |tokenizer: &tokenizers::Tokenizer, text: &str| {
+            let encoding = tokenizer.encode_fast(text, false).map_err(|e| e.to_string())?;
             tokens.extend_from_slice(encoding.get_ids());
+            Ok::<_, String>(())
+        };
+        for (i, piece) in text.split(mark).enumerate() {
+            match &self.within {
+                Some(within) if i > 0 => {
+                    let special = self.finder.find_overlapping_iter(piece).map(|m| m.start()).min();
+                    let (rest, new) = piece.split_at(special.unwrap_or(piece.len()));
+                    encode(within, rest)?;
+                    encode(&self.inner, new)?;
+                }
+                _ => encode(&self.inner, piece)?,
+            }
         }
         Ok(tokens)
     }
@@ -209,33 +234,29 @@ fn start_tokens(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<TokenId>, Strin
     Ok(with[..at].to_vec())
 }
 
-fn token_bytes(tokenizer: &tokenizers::Tokenizer, size: usize) -> Result<TokenBytes, String> {
-    let byte_of = byte_alphabet();
-    let added = tokenizer.get_added_tokens_decoder();
-    let mut bytes: Vec<Box<[u8]>> = Vec::with_capacity(size);
-    for id in 0..size as TokenId {
-        let spelled = match (added.get(&id), tokenizer.id_to_token(id)) {
-            (Some(token), _) if token.special => Some(Vec::new()),
-            (Some(token), _) => Some(token.content.as_bytes().to_vec()),
-            // A hole in the vocabulary stands for nothing.
-            (None, None) => Some(Vec::new()),
-            (None, Some(token)) => token.chars().map(|c| byte_of.get(&c).copied()).collect(),
-        };
-        let spelled = spelled.ok_or_else(|| {
-            format!(
-                "token {id} is not spelled in the byte-level alphabet; only byte-level BPE tokenizers are supported"
-            )
-        })?;
-        bytes.push(spelled.into_boxed_slice());
+/// The tokenizer that puts no space before a text, if this one does.
+fn without_prefix(json: &Json) -> Option<Json> {
+    let mut bare = json.clone();
+    for part in ["normalizer", "pre_tokenizer"] {
+        remove_prefix(&mut bare[part]);
     }
-    Ok(TokenBytes(bytes))
+    (bare != *json).then_some(bare)
 }
 
-/// GPT-2's alphabet: printable bytes stand for themselves, the others for characters from U+0100 on.
-fn byte_alphabet() -> HashMap<char, u8> {
-    let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let (plain, shifted): (Vec<u8>, Vec<u8>) = (0..=255).partition(printable);
-    let plain = plain.into_iter().map(|b| (char::from(b), b));
-    let shifted = shifted.into_iter().enumerate().filter_map(|(i, b)| Some((char::from_u32(0x100 + i as u32)?, b)));
-    plain.chain(shifted).collect()
+fn remove_prefix(step: &mut Json) {
+    let list = ["normalizers", "pretokenizers"].into_iter().find(|list| step[list].is_array());
+    if let Some(steps) = list.and_then(|list| step[list].as_array_mut()) {
+        steps.iter_mut().for_each(remove_prefix);
+        steps.retain(|step| !step.is_null());
+    }
+    match step["type"].as_str() {
+        Some("Prepend") => *step = Json::Null,
+        Some("Metaspace") => {
+            let add = step.as_object_mut().and_then(|step| step.remove("add_prefix_space"));
+            if add != Some(Json::Bool(false)) {
+                step["prepend_scheme"] = Json::from("never");
+            }
+        }
+        _ => {}
+    }
 }

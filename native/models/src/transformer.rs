@@ -1,5 +1,5 @@
-//! The reference, on candle: one decoder for Llama, Qwen2 and Qwen3: grouped-query attention, rotary positions, gated feed-forward; biases and
-//! norms on queries and keys where [`ModelConfig`] says so.
+//! The reference, on candle: one decoder for all families: grouped-query attention, rotary or learned positions, a
+//! feed-forward block with or without a gate; norms and biases as [`ModelConfig`] says.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use specula_decoding::{Logits, ModelError, NewNode, Reduction, Rows, TokenId};
 use specula_kernels::Path;
 
 use crate::cache::Cache;
-use crate::config::ModelConfig;
+use crate::config::{Activation, ModelConfig};
 use crate::device_rows::{self, DeviceRows};
 use crate::exit::{Adapter, Exits};
 use crate::linear::Linear;
-use crate::norm::norm;
+use crate::norm::Norm;
 use crate::seeing::Seeing;
 use crate::session::{Coming, Decoder, new_paths, stream_nodes};
 use crate::slots::Slots;
@@ -29,23 +29,26 @@ pub(crate) struct Transformer {
     /// How rows leave a device.
     device_rows: Option<DeviceRows>,
     embeddings: Tensor,
+    /// Learned positions, if the model has them.
+    positions: Option<Tensor>,
     pub(crate) layers: Vec<Layer>,
-    norm: Tensor,
+    norm: Norm,
     head: Linear,
     exits: BTreeMap<usize, Linear>,
     streams: Option<Streams>,
 }
 
 pub(crate) struct Layer {
-    input_norm: Tensor,
+    input_norm: Norm,
     q: Linear,
     k: Linear,
     v: Linear,
     /// Of queries and keys, where the architecture has them.
-    qk_norm: Option<(Tensor, Tensor)>,
+    qk_norm: Option<(Norm, Norm)>,
     output: Linear,
-    feed_norm: Tensor,
-    gate: Linear,
+    feed_norm: Norm,
+    /// Where the activation has one.
+    gate: Option<Linear>,
     up: Linear,
     down: Linear,
 }
@@ -79,8 +82,9 @@ impl Transformer {
                 false => None,
             },
             embeddings,
+            positions: weights.positions(c)?,
             layers: (0..c.layers).map(|i| Layer::new(c, weights, i)).collect::<std::result::Result<_, _>>()?,
-            norm: weights.vector(c.hidden, "model.norm.weight")?,
+            norm: weights.norm(c, "model.norm")?,
             head: weights.linear(c.vocab_size, c.hidden, head, false)?,
             exits: BTreeMap::new(),
             streams: None,
@@ -114,12 +118,11 @@ impl Transformer {
     }
 
     fn pass(&self, cache: &Cache, visible: Vec<Path>) -> Result<Pass> {
-        let positions: Vec<u32> = visible.iter().map(|path| path.len() as u32 - 1).collect();
         let seeing = match self.row_invariant {
             true => Seeing::reference(&visible),
             false => Seeing::on(&self.device, &visible, cache.slots().len(), self.config.head_dim)?,
         };
-        Ok(Pass { rotary: self.rotary(&positions)?, visible, seeing })
+        Ok(Pass { rotary: self.rotary(&positions_of(&visible))?, visible, seeing })
     }
 
     /// `[L, V]` of the states so far, with the adapter of an exit if one stands there.
@@ -148,12 +151,20 @@ impl Transformer {
 
     /// Rows of the embedding table as plain numbers.
     pub(crate) fn embeddings(&self, tokens: &[TokenId]) -> std::result::Result<Vec<f32>, ModelError> {
-        self.embed(tokens).and_then(|rows| rows.flatten_all()?.to_vec1()).map_err(failure)
+        self.rows_of(&self.embeddings, tokens).and_then(|rows| rows.flatten_all()?.to_vec1()).map_err(failure)
     }
 
-    /// `[L]` → `[L, hidden]`: the state before layer 1.
-    pub(crate) fn embed(&self, tokens: &[TokenId]) -> Result<Tensor> {
-        self.embeddings.index_select(&Tensor::new(tokens, &self.device)?, 0)
+    fn rows_of(&self, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        table.index_select(&Tensor::new(rows, &self.device)?, 0)
+    }
+
+    /// Tokens and their positions, `[L]` → `[L, hidden]`: the state before layer 1.
+    pub(crate) fn embed(&self, tokens: &[TokenId], positions: &[u32]) -> Result<Tensor> {
+        let states = self.rows_of(&self.embeddings, tokens)?;
+        match &self.positions {
+            Some(table) => states + self.rows_of(table, positions)?,
+            None => Ok(states),
+        }
     }
 
     /// cos and sin of the rows' angles. Computed for each pass: a table would grow with the context a file declares, and
@@ -168,7 +179,7 @@ impl Transformer {
 
     /// Final norm and head: `[L, hidden]` → `[L, V]`.
     pub(crate) fn logits(&self, states: &Tensor) -> Result<Tensor> {
-        self.head.forward(&norm(states, &self.norm, self.config.rms_eps)?)
+        self.head.forward(&self.norm.forward(states)?)
     }
 }
 
@@ -193,7 +204,7 @@ impl Decoder for Transformer {
         cache.add(nodes).map_err(failure)?;
         let visible = new_paths(cache.slots(), nodes.len(), &self.config)?;
         let tokens: Vec<TokenId> = nodes.iter().map(|n| n.token).collect();
-        let states = self.embed(&tokens).map_err(failure)?;
+        let states = self.embed(&tokens, &positions_of(&visible)).map_err(failure)?;
         Ok(Running { states, pass: self.pass(cache, visible).map_err(failure)?, next_layer: 0 })
     }
 
@@ -268,6 +279,10 @@ impl Decoder for Transformer {
     }
 }
 
+fn positions_of(visible: &[Path]) -> Vec<u32> {
+    visible.iter().map(|path| path.len() as u32 - 1).collect()
+}
+
 fn failure(error: candle_core::Error) -> ModelError {
     ModelError(error.to_string())
 }
@@ -282,22 +297,28 @@ pub(crate) struct Running {
 impl Layer {
     fn new(c: &ModelConfig, weights: &Weights<'_>, index: usize) -> std::result::Result<Self, String> {
         let name = |part: &str| format!("model.layers.{index}.{part}");
-        let linear = |out, input, part: &str| weights.linear(out, input, &name(part), false);
-        let norm = |len, part: &str| weights.vector(len, &format!("{}.weight", name(part)));
+        let linear = |out, input, part: &str| weights.linear(out, input, &name(part), c.output_bias);
+        let head_norm = |part: &str| {
+            let weight = weights.vector(c.head_dim, &format!("{}.weight", name(part)))?;
+            Ok::<_, String>(Norm { weight, bias: None, epsilon: c.norm_eps })
+        };
         let heads = |n, part: &str| weights.heads_linear((n, c.head_dim), c.hidden, &name(part), c.qkv_bias);
         let qk_norm = match c.qk_norm {
-            true => Some((norm(c.head_dim, "self_attn.q_norm")?, norm(c.head_dim, "self_attn.k_norm")?)),
+            true => Some((head_norm("self_attn.q_norm")?, head_norm("self_attn.k_norm")?)),
             false => None,
         };
         Ok(Self {
-            input_norm: norm(c.hidden, "input_layernorm")?,
+            input_norm: weights.norm(c, &name("input_layernorm"))?,
             q: heads(c.heads, "self_attn.q_proj")?,
             k: heads(c.kv_heads, "self_attn.k_proj")?,
             v: weights.linear(c.kv_heads * c.head_dim, c.hidden, &name("self_attn.v_proj"), c.qkv_bias)?,
             qk_norm,
             output: linear(c.hidden, c.heads * c.head_dim, "self_attn.o_proj")?,
-            feed_norm: norm(c.hidden, "post_attention_layernorm")?,
-            gate: linear(c.feed_forward, c.hidden, "mlp.gate_proj")?,
+            feed_norm: weights.norm(c, &name("post_attention_layernorm"))?,
+            gate: match c.activation {
+                Activation::GatedSilu => Some(linear(c.feed_forward, c.hidden, "mlp.gate_proj")?),
+                Activation::Relu => None,
+            },
             up: linear(c.feed_forward, c.hidden, "mlp.up_proj")?,
             down: linear(c.hidden, c.feed_forward, "mlp.down_proj")?,
         })
@@ -312,16 +333,16 @@ impl Layer {
         attend: impl FnOnce(Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let attended = attend(self.heads(c, x, rotary)?)?;
-        self.finish(c, x, &attended)
+        self.finish(x, &attended)
     }
 
     /// Queries, keys and values of the rows, normed and turned to their positions.
     pub(crate) fn heads(&self, c: &ModelConfig, x: &Tensor, rotary: &Rotary) -> Result<Heads> {
         let rows = x.dim(0)?;
-        let normed = norm(x, &self.input_norm, c.rms_eps)?;
+        let normed = self.input_norm.forward(x)?;
         let heads = |linear: &Linear, n: usize| linear.forward(&normed)?.reshape((rows, n, c.head_dim));
-        let turned = |x: Tensor, weights: Option<&Tensor>| match weights {
-            Some(weights) => turn(&norm(&x, weights, c.rms_eps)?, rotary),
+        let turned = |x: Tensor, norm: Option<&Norm>| match norm {
+            Some(norm) => turn(&norm.forward(&x)?, rotary),
             None => turn(&x, rotary),
         };
         let q = turned(heads(&self.q, c.heads)?, self.qk_norm.as_ref().map(|n| &n.0))?;
@@ -330,11 +351,15 @@ impl Layer {
     }
 
     /// What follows attention: `attended` `[L, H·D]` → `[L, hidden]`.
-    pub(crate) fn finish(&self, c: &ModelConfig, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
+    pub(crate) fn finish(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
         let x = (x + self.output.forward(attended)?)?;
-        let normed = norm(&x, &self.feed_norm, c.rms_eps)?;
-        let gated = (self.gate.forward(&normed)?.silu()? * self.up.forward(&normed)?)?;
-        x + self.down.forward(&gated)?
+        let normed = self.feed_norm.forward(&x)?;
+        let up = self.up.forward(&normed)?;
+        let inner = match &self.gate {
+            Some(gate) => (gate.forward(&normed)?.silu()? * up)?,
+            None => up.relu()?,
+        };
+        x + self.down.forward(&inner)?
     }
 }
 

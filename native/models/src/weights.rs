@@ -1,6 +1,8 @@
-//! Where weights come from. One naming (Hugging Face's) for every source; GGUF's names and its order of rows are
-//! translated here. Every complaint names the tensor; tensors that nobody asked for are refused, since leaving them out
+//! Where weights come from. One naming (Hugging Face's of Llama) for every source; others' names and GGUF's order of rows
+//! are translated here. Every complaint names the tensor; tensors that nobody asked for are refused, since leaving them out
 //! may change what is computed.
+
+mod names;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,10 +14,13 @@ use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use specula_kernels::Matrix;
 
-use crate::config::FREQUENCY_FACTORS;
+use crate::config::{Architecture, FREQUENCY_FACTORS, ModelConfig, NormKind};
 use crate::gguf::{Gguf, quantised_tensor};
 use crate::linear::Linear;
+use crate::norm::Norm;
 use crate::padding::Padding;
+use names::{folder_name, halves_from_interleaved};
+pub(crate) use names::{gguf_name, interleaved_from_halves};
 
 /// Ends of names that may stay unused: rotary frequencies (the configuration's business, where they were read from), and
 /// the head that some files hold beside the embedding table it is tied to.
@@ -24,6 +29,7 @@ const INERT: [&str; 3] = [FREQUENCY_FACTORS, "rotary_emb.inv_freq", "lm_head.wei
 /// Weights by name.
 pub(crate) struct Weights<'a> {
     source: Source<'a>,
+    architecture: Architecture,
     used: RefCell<HashSet<String>>,
     /// `None`: the source's own layers.
     padding: Option<Padding>,
@@ -34,11 +40,7 @@ pub(crate) struct Weights<'a> {
 }
 
 enum Source<'a> {
-    Gguf {
-        file: &'a Gguf<'a>,
-        /// Whether each head's rows of queries and keys are interleaved, as llama.cpp's converter leaves Llama's.
-        interleaved_heads: bool,
-    },
+    Gguf(&'a Gguf<'a>),
     /// One or more files: bf16, f16 or f32, computed in f32 on the CPU, on devices as they are.
     Safetensors(&'a MmapedSafetensors),
     /// Tensors of a model in training, f32, on any device.
@@ -49,20 +51,20 @@ enum Source<'a> {
 pub type TensorSource<'a> = dyn Fn(&str, &[usize]) -> Result<Tensor, String> + 'a;
 
 impl<'a> Weights<'a> {
-    pub(crate) fn gguf(file: &'a Gguf<'a>, interleaved_heads: bool) -> Self {
-        Self::of(Source::Gguf { file, interleaved_heads })
+    pub(crate) fn gguf(file: &'a Gguf<'a>, architecture: Architecture) -> Self {
+        Self::of(Source::Gguf(file), architecture)
     }
 
-    pub(crate) fn safetensors(files: &'a MmapedSafetensors) -> Self {
-        Self::of(Source::Safetensors(files))
+    pub(crate) fn safetensors(files: &'a MmapedSafetensors, architecture: Architecture) -> Self {
+        Self::of(Source::Safetensors(files), architecture)
     }
 
-    pub(crate) fn trained(tensors: &'a TensorSource<'a>) -> Self {
-        Self::of(Source::Trained(tensors))
+    pub(crate) fn trained(tensors: &'a TensorSource<'a>, architecture: Architecture) -> Self {
+        Self::of(Source::Trained(tensors), architecture)
     }
 
-    fn of(source: Source<'a>) -> Self {
-        Self { source, used: RefCell::default(), padding: None, dequantised: false, device: None }
+    fn of(source: Source<'a>, architecture: Architecture) -> Self {
+        Self { source, architecture, used: RefCell::default(), padding: None, dequantised: false, device: None }
     }
 
     /// The same on a device: dense tensors in the type of the model's matrices, quantised ones as they are.
@@ -88,13 +90,13 @@ impl<'a> Weights<'a> {
     fn kind(&self) -> DType {
         let Some(device) = self.device.as_ref().filter(|_| !self.dequantised) else { return DType::F32 };
         let stored = match self.source {
-            Source::Gguf { file, .. } => match file.kind("blk.0.attn_q.weight") {
+            Source::Gguf(file) => match file.kind("blk.0.attn_q.weight") {
                 Some(GgmlDType::F16) => DType::F16,
                 Some(GgmlDType::BF16) => DType::BF16,
                 _ => DType::F32,
             },
             Source::Safetensors(files) => files
-                .get("model.embed_tokens.weight")
+                .get(&self.sourced("model.embed_tokens.weight").0)
                 .ok()
                 .and_then(|view| DType::try_from(view.dtype()).ok())
                 .filter(|kind| [DType::F16, DType::BF16].contains(kind))
@@ -117,14 +119,19 @@ impl<'a> Weights<'a> {
     /// The source's name of a tensor, and whether zeros stand for its values: those of an identity layer's outputs do.
     fn sourced<'n>(&self, name: &'n str) -> (Cow<'n, str>, bool) {
         const LAYERS: &str = "model.layers.";
-        const OUTPUTS: [&str; 2] = ["self_attn.o_proj.weight", "mlp.down_proj.weight"];
+        const OUTPUTS: [&str; 2] = ["self_attn.o_proj.", "mlp.down_proj."];
         let parts = name.strip_prefix(LAYERS).and_then(|rest| rest.split_once('.'));
         let parsed = parts.and_then(|(index, part)| Some((self.padding?.at(index.parse().ok()?), part)));
-        match parsed {
-            None => (name.into(), false),
-            Some((stand, part)) => {
-                (format!("{LAYERS}{}.{part}", stand.layer).into(), stand.identity && OUTPUTS.contains(&part))
-            }
+        let (name, zero) = match parsed {
+            None => (Cow::from(name), false),
+            Some((stand, part)) => (
+                format!("{LAYERS}{}.{part}", stand.layer).into(),
+                stand.identity && OUTPUTS.iter().any(|output| part.starts_with(output)),
+            ),
+        };
+        match self.source {
+            Source::Gguf(_) => (gguf_name(&name).into(), zero),
+            _ => (folder_name(self.architecture, name), zero),
         }
     }
 
@@ -146,7 +153,7 @@ impl<'a> Weights<'a> {
     }
 
     fn order_of_heads(&self, heads: usize, head_dim: usize) -> Option<Vec<usize>> {
-        let interleaved = matches!(self.source, Source::Gguf { interleaved_heads: true, .. });
+        let interleaved = matches!(self.source, Source::Gguf(_)) && self.architecture.interleaved_in_gguf();
         interleaved.then(|| halves_from_interleaved(heads, head_dim))
     }
 
@@ -160,10 +167,10 @@ impl<'a> Weights<'a> {
         let bias = if bias { Some(self.vector(out, &format!("{name}.bias"))?) } else { None };
         let name = format!("{name}.weight");
         match self.source {
-            Source::Gguf { .. } if self.dequantised => {
+            Source::Gguf(_) if self.dequantised => {
                 Ok(self.dense_linear(self.dense(&[out, input], &name, order)?, bias))
             }
-            Source::Gguf { .. } => {
+            Source::Gguf(_) => {
                 let quantised = self.quantised(&[out, input], &name, order, self.place())?;
                 let found = QMatMul::from_qtensor(quantised).and_then(|matrix| match matrix {
                     QMatMul::Tensor(dense) => Ok(self.dense_linear(dense.to_dtype(self.kind())?, bias)),
@@ -208,10 +215,10 @@ impl<'a> Weights<'a> {
     ) -> Result<Matrix, String> {
         let name = format!("{name}.weight");
         let packed = match self.source {
-            Source::Gguf { .. } | Source::Safetensors(_) if self.dequantised => {
+            Source::Gguf(_) | Source::Safetensors(_) if self.dequantised => {
                 Matrix::f32(out, input, &self.dense_values(&[out, input], &name, order)?)
             }
-            Source::Gguf { .. } => {
+            Source::Gguf(_) => {
                 let (gguf, kind, raw) = self.raw(&[out, input], &name, order)?;
                 match kind {
                     GgmlDType::Q8_0 => Matrix::q8_0(out, input, &raw),
@@ -262,6 +269,24 @@ impl<'a> Weights<'a> {
         self.dense(&[rows, width], &format!("{name}.weight"), None)
     }
 
+    /// The rows of learned positions from position 0 on, `[context, hidden]`, if the model has them.
+    pub(crate) fn positions(&self, c: &ModelConfig) -> Result<Option<Tensor>, String> {
+        let Some(first) = c.learned_positions else { return Ok(None) };
+        const NAME: &str = "model.embed_positions";
+        let table = self.table(c.context_length + first, c.hidden, NAME)?;
+        table.narrow(0, first, c.context_length).map(Some).map_err(|error| format!("tensor `{NAME}.weight`: {error}"))
+    }
+
+    /// A norm of states, of the kind that the model has.
+    pub(crate) fn norm(&self, c: &ModelConfig, name: &str) -> Result<Norm, String> {
+        let vector = |part: &str| self.vector(c.hidden, &format!("{name}.{part}"));
+        let bias = match c.norm {
+            NormKind::RootMeanSquare => None,
+            NormKind::Layer => Some(vector("bias")?),
+        };
+        Ok(Norm { weight: vector("weight")?, bias, epsilon: c.norm_eps })
+    }
+
     /// A vector; in f32 but on a device.
     pub(crate) fn vector(&self, len: usize, name: &str) -> Result<Tensor, String> {
         self.dense(&[len], name, None)
@@ -274,7 +299,7 @@ impl<'a> Weights<'a> {
 
     fn dense(&self, shape: &[usize], name: &str, order: Option<&[usize]>) -> Result<Tensor, String> {
         let tensor = match self.source {
-            Source::Gguf { .. } => self
+            Source::Gguf(_) => self
                 .quantised(shape, name, order, &Device::Cpu)?
                 .dequantize(&Device::Cpu)
                 .and_then(|tensor| tensor.to_dtype(self.kind())?.to_device(self.place())),
@@ -289,8 +314,9 @@ impl<'a> Weights<'a> {
                 })
             }
             Source::Trained(tensors) => {
-                let tensor = tensors(name, shape)?;
-                self.check_shape(name, tensor.dims(), shape)?;
+                let (name, _) = self.sourced(name);
+                let tensor = tensors(&name, shape)?;
+                self.check_shape(&name, tensor.dims(), shape)?;
                 Ok(tensor)
             }
         };
@@ -315,12 +341,11 @@ impl<'a> Weights<'a> {
         name: &str,
         order: Option<&[usize]>,
     ) -> Result<(String, GgmlDType, Cow<'a, [u8]>), String> {
-        let Source::Gguf { file, .. } = self.source else { return Err(missing(name)) };
-        let (name, zero) = self.sourced(name);
-        let gguf = gguf_name(&name);
+        let Source::Gguf(file) = self.source else { return Err(missing(name)) };
+        let (gguf, zero) = self.sourced(name);
         self.check_shape(&gguf, file.shape(&gguf).ok_or_else(|| missing(&gguf))?, shape)?;
         let (kind, raw) = file.raw(&gguf, order)?;
-        Ok((gguf, kind, zeros_if(zero, raw)))
+        Ok((gguf.into_owned(), kind, zeros_if(zero, raw)))
     }
 
     fn check_shape(&self, name: &str, found: &[usize], due: &[usize]) -> Result<(), String> {
@@ -334,20 +359,23 @@ impl<'a> Weights<'a> {
     /// Refuses a file that holds tensors nobody asked for.
     pub(crate) fn finish(&self) -> Result<(), String> {
         let names: Vec<String> = match self.source {
-            Source::Gguf { file, .. } => file.tensor_names().map(str::to_owned).collect(),
+            Source::Gguf(file) => file.tensor_names().map(str::to_owned).collect(),
             Source::Safetensors(files) => files.tensors().into_iter().map(|(name, _)| name).collect(),
             // Whoever gives them knows what was asked for.
             Source::Trained(_) => return Ok(()),
         };
-        let used = self.used.borrow();
-        let unused = |name: &&String| !used.contains(*name) && !INERT.iter().any(|end| name.ends_with(end));
-        match names.iter().filter(unused).min() {
-            None => Ok(()),
-            Some(name) => Err(format!(
-                "tensor `{name}` is not one that this architecture has; it would be left out, which may change what is \
-                 computed"
-            )),
-        }
+        refuse_unasked(&names, &self.used.borrow())
+    }
+}
+
+/// Refuses names that nobody asked for.
+pub(crate) fn refuse_unasked(names: &[String], asked: &HashSet<String>) -> Result<(), String> {
+    let unasked = |name: &&String| !asked.contains(*name) && !INERT.iter().any(|end| name.ends_with(end));
+    match names.iter().filter(unasked).min() {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "tensor `{name}` is not one that this architecture has; it would be left out, which may change what is computed"
+        )),
     }
 }
 
@@ -363,69 +391,4 @@ fn from_bytes<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> 
 
 fn missing(name: &str) -> String {
     format!("tensor `{name}` is missing: the files are incomplete or of another architecture")
-}
-
-/// llama.cpp's converter stores row `j · D/2 + i` of a head (j = 0, 1) as row `2 i + j`, so that dimensions which turn
-/// together are neighbours; here they are half a head apart, as in the models' own files.
-fn halves_from_interleaved(heads: usize, head_dim: usize) -> Vec<usize> {
-    let half = head_dim / 2;
-    let row = |r: usize| r - r % head_dim + 2 * (r % half) + r % head_dim / half;
-    (0..heads * head_dim).map(row).collect()
-}
-
-/// The other way round: of each row of a GGUF file, which row of the model's own file it is.
-pub(crate) fn interleaved_from_halves(heads: usize, head_dim: usize) -> Vec<u32> {
-    let mut order = vec![0; heads * head_dim];
-    for (half, interleaved) in halves_from_interleaved(heads, head_dim).into_iter().enumerate() {
-        order[interleaved] = half as u32;
-    }
-    order
-}
-
-/// `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`.
-pub(crate) fn gguf_name(name: &str) -> String {
-    const PARTS: [(&str, &str); 15] = [
-        ("model.layers.", "blk."),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("input_layernorm", "attn_norm"),
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("lm_head", "output"),
-    ];
-    PARTS.iter().fold(name.to_owned(), |name, (hf, gguf)| name.replace(hf, gguf))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_translated() {
-        for (hf, gguf) in [
-            ("model.layers.3.self_attn.q_proj.weight", "blk.3.attn_q.weight"),
-            ("model.layers.3.self_attn.q_proj.bias", "blk.3.attn_q.bias"),
-            ("model.layers.3.self_attn.o_proj.weight", "blk.3.attn_output.weight"),
-            ("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"),
-            ("model.norm.weight", "output_norm.weight"),
-            ("lm_head.weight", "output.weight"),
-            ("model.embed_tokens.weight", "token_embd.weight"),
-        ] {
-            assert_eq!(gguf_name(hf), gguf);
-        }
-    }
-
-    #[test]
-    fn interleaved_rows_come_apart() {
-        // Two heads of six: neighbours (0, 1), (2, 3), (4, 5) turn together.
-        assert_eq!(halves_from_interleaved(2, 6), [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
-    }
 }

@@ -3,13 +3,13 @@
 
 mod random;
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
-use random::{Model, all, fresh, largest_gap, open, rows, text};
+use random::reference::{numbers, python, reference};
+use random::vocabulary::Vocabulary;
+use random::{Model, all, all_in_gguf, fresh, largest_gap, open, rows, text};
 use serde_json::{Value as Json, json};
 use specula_models::{ChatMessage, LoadedModel};
 
@@ -20,39 +20,10 @@ const SHOWN: usize = 6;
 /// Logits span some ten units; two orders of summing f32 differ in the sixth digit.
 const TOLERANCE: f32 = 2e-4;
 
-/// The interpreter that has transformers, if there is one: `SPECULA_REFERENCE_PYTHON`, else `python3`.
-fn python() -> Option<PathBuf> {
-    let python = std::env::var_os("SPECULA_REFERENCE_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let check = Command::new(&python)
-        .args(["-c", "import torch, transformers, gguf, accelerate"])
-        .stderr(Stdio::null())
-        .status();
-    check.is_ok_and(|status| status.success()).then_some(python)
-}
-
-fn reference(python: PathBuf, flags: &[&str], asked: &Json) -> Json {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference.py");
-    let mut child = Command::new(python)
-        .arg(script)
-        .args(flags)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python starts");
-    child.stdin.take().expect("a pipe").write_all(asked.to_string().as_bytes()).expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "reference.py failed");
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
 fn folder_of(model: &Model) -> PathBuf {
     let path = fresh(model.name);
     model.write_folder(&path, DType::F32, 1);
     path
-}
-
-fn numbers(rows: &Json) -> Vec<Vec<f32>> {
-    serde_json::from_value(rows.clone()).expect("rows of numbers")
 }
 
 #[test]
@@ -69,16 +40,11 @@ fn logits_are_those_that_transformers_gave() {
 /// Skipped where transformers is not installed. Prints what `expected.json` should hold.
 #[test]
 fn logits_are_those_that_transformers_gives() {
-    let Some(python) = python() else {
-        eprintln!(
-            "skipped: no torch, transformers, gguf and accelerate; name an interpreter in SPECULA_REFERENCE_PYTHON"
-        );
-        return;
-    };
+    let Some(python) = python() else { return };
     let mut files: Vec<(Model, PathBuf)> = all().into_iter().map(|model| (model.clone(), folder_of(&model))).collect();
-    // What transformers does not read of GGUF is compared by folders alone: rope scaling, Qwen3's head size.
-    let readable = |model: &Model| model.scaling.is_null() && model.architecture != "qwen3";
-    for model in all().into_iter().filter(readable) {
+    // What transformers does not read of GGUF is compared by folders alone: rope scaling, Qwen3's head size, Mistral's name.
+    let readable = |model: &Model| model.scaling.is_null() && ["llama", "qwen2"].contains(&model.architecture);
+    for model in all_in_gguf().into_iter().filter(readable) {
         files.push((model.clone(), model.gguf_file(|_| GgmlDType::F32).write(&format!("{}-gguf", model.name))));
     }
     let asked: Vec<Json> = files.iter().map(|(_, path)| json!([path, text(TOKENS)])).collect();
@@ -98,7 +64,7 @@ fn logits_are_those_that_transformers_gives() {
 /// The same numbers under GGUF's names, Llama's queries and keys interleaved: the same bits.
 #[test]
 fn gguf_and_folder_compute_the_same() {
-    for model in all() {
+    for model in all_in_gguf() {
         let want = rows(&model.folder(DType::F32, 1), &text(40), 40);
         let got = rows(&model.gguf("f32", |_| GgmlDType::F32), &text(40), 40);
         // Factors per frequency are rounded once more than frequencies.
@@ -132,20 +98,19 @@ fn asked() -> (Vec<&'static str>, Vec<Vec<ChatMessage>>) {
 /// Skipped where transformers is not installed.
 #[test]
 fn tokens_are_those_that_transformers_gives() {
-    let Some(python) = python() else {
-        eprintln!(
-            "skipped: no torch, transformers, gguf and accelerate; name an interpreter in SPECULA_REFERENCE_PYTHON"
-        );
-        return;
-    };
+    let Some(python) = python() else { return };
     let (texts, chats) = asked();
-    let models: Vec<Model> = all().into_iter().filter(|m| ["llama", "qwen2"].contains(&m.name)).collect();
+    let models: Vec<Model> = all().into_iter().filter(|m| ["llama", "qwen2", "mistral"].contains(&m.name)).collect();
+    let piece = |m: &Model| Model { vocabulary: Vocabulary::mistral(), name: "pieces", ..m.clone() };
+    let models: Vec<Model> = models.iter().cloned().chain(models.last().map(piece)).collect();
     let entries: Vec<Json> = texts.iter().map(|t| json!(t)).chain(chats.iter().map(|c| json!(c))).collect();
     let asked: Vec<Json> = models.iter().map(|model| json!([folder_of(model), entries])).collect();
     let answers = reference(python, &["--texts"], &json!(asked));
     for (i, model) in models.iter().enumerate() {
         let theirs: Vec<Vec<u32>> = serde_json::from_value(answers[i].clone()).expect("tokens");
-        for loaded in [open(&folder_of(model)), model.gguf("tokens", |_| GgmlDType::F32)] {
+        assert_eq!(ours(&open(&folder_of(model)), &texts, &chats), theirs, "{}", model.name);
+        if model.name != "pieces" {
+            let loaded = model.gguf("tokens", |_| GgmlDType::F32);
             assert_eq!(ours(&loaded, &texts, &chats), theirs, "{}", loaded.name);
         }
     }

@@ -121,7 +121,7 @@ fn gguf_files_are_refused_by_key_and_tensor() {
         (set("split.count", Value::U16(3)), &["`split.count` = 3", "llama-gguf-split --merge"]),
         (set("general.alignment", number(0)), &["`general.alignment`"]),
         (set("tokenizer.ggml.model", word("llama")), &["`tokenizer.ggml.model` = `llama`", "gpt2"]),
-        (set("tokenizer.ggml.pre", word("tekken")), &["`tokenizer.ggml.pre` = `tekken`", "llama-bpe, "]),
+        (set("tokenizer.ggml.pre", word("bloom")), &["`tokenizer.ggml.pre` = `bloom`", "llama-bpe, "]),
         (without("tokenizer.ggml.pre"), &["`tokenizer.ggml.pre` is missing"]),
         (without("tokenizer.ggml.tokens"), &["`tokenizer.ggml.tokens` is missing"]),
         (without("tokenizer.ggml.merges"), &["`tokenizer.ggml.merges` is missing"]),
@@ -263,7 +263,7 @@ fn folders_are_refused_by_file_and_field() {
     let cases: Vec<(Spoil, &[&str])> = vec![
         (lost("config.json"), &["config.json"]),
         (written("config.json", b"{"), &["config.json", "line 1"]),
-        (config("model_type", json!("gpt_neox")), &["config.json", "`model_type` = `gpt_neox`", "llama, qwen2, qwen3"]),
+        (config("model_type", json!("gpt_neox")), &["config.json", "`model_type` = `gpt_neox`", "qwen3, opt"]),
         (config("hidden_size", Json::Null), &["config.json", "`hidden_size` is missing"]),
         (config("hidden_size", json!("32")), &["config.json", "`hidden_size` = \"32\""]),
         (config("vocab_size", json!(1_u64 << 27)), &["`model.embed_tokens.weight`", "[320, 32]", "[134217728, 32]"]),

@@ -43,6 +43,9 @@ fn every_architecture_and_format_computes_as_the_reference_does() {
             model.write_folder(&folder, stored, 1);
             compare(&folder, bound, kind);
         }
+        if !model.in_gguf() {
+            continue;
+        }
         // Products of blocks round activations to 8 bits, which a last bit may tip over.
         for (name, stored) in [("q8", (|_| GgmlDType::Q8_0) as fn(&str) -> GgmlDType), ("q4", q4_k_m)] {
             compare(&model.gguf_file(stored).write(&format!("{}-{name}", model.name)), 0.3, "f32");

@@ -2,9 +2,12 @@
 //! layout or what was cut away before. Exactness rests on this (the verification rows of a window are compared with the
 //! single rows of plain decoding).
 
+mod random;
+
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use random::rows;
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, NewNode, TokenId};
 use specula_models::{Compute, Cores, LoadedModel, Streams, available_cores};
@@ -18,8 +21,9 @@ fn open(name: &str, compute: Compute) -> LoadedModel {
     model
 }
 
-fn text(len: usize) -> Vec<TokenId> {
-    (0..len as u32).map(|i| (i * 7919 + 13) % 4093 + 3).collect()
+fn text(model: &LoadedModel, len: usize) -> Vec<TokenId> {
+    let tokens = model.model.config().vocab_size as u32 - 3;
+    (0..len as u32).map(|i| (i * 7919 + 13) % tokens + 3).collect()
 }
 
 fn session(model: &LoadedModel, prefix: &[TokenId]) -> Box<dyn LanguageModel> {
@@ -37,7 +41,7 @@ fn bits(row: &[f32]) -> Vec<u32> {
 fn windows_equal_single_rows(model: &LoadedModel) {
     const LONGEST: usize = 600;
     const MOST_ROWS: usize = 17;
-    let all = text(LONGEST + MOST_ROWS);
+    let all = text(model, LONGEST + MOST_ROWS);
     let mut plain = session(model, &[]);
     let singles: Vec<Vec<u32>> = (0..all.len())
         .map(|i| bits(plain.forward(&chain_nodes(&all[i..=i], plain.linear()), None).expect("one row").row(0)))
@@ -79,7 +83,7 @@ fn prefill_chunks_do_not_matter() {
     let models = [("target.gguf", Compute::Kernels), ("draft.gguf", Compute::Kernels), ("draft.gguf", Compute::Candle)];
     for (name, compute) in models {
         let model = open(name, compute);
-        let all = text(301);
+        let all = text(&model, 301);
         let row = |chunks: &[usize]| {
             let mut session = model.model.session().expect("cpu");
             let mut from = 0;
@@ -103,7 +107,7 @@ fn prefill_chunks_do_not_matter() {
 /// Helpers on further cores, and cores lent and taken back in between.
 #[test]
 fn cores_do_not_matter() {
-    let all = text(120);
+    let all = text(&open("draft.gguf", Compute::Kernels), 120);
     let rows = |cores: &Cores| {
         let mut model = open("draft.gguf", Compute::Kernels);
         model.model.set_cores(cores).expect("threads");
@@ -133,7 +137,7 @@ fn trees_equal_their_paths() {
 }
 
 fn trees_equal_their_paths_in(model: &LoadedModel) {
-    let all = text(64);
+    let all = text(model, 64);
     let base = 40;
     let mut tree = session(model, &all[..base]);
     // Slots: 40 a, 41 b after a (linear); 42 c after a, 43 d after c, 44 e after the prompt, 45 f after d.
@@ -162,13 +166,14 @@ fn the_exit_does_not_change_rows() {
 }
 
 fn the_exit_does_not_change_rows_in(model: &LoadedModel) {
-    let all = text(50);
+    let all = text(model, 50);
     let mut plain = session(model, &all[..30]);
     let nodes = chain_nodes(&all[30..35], 30);
     let want = plain.forward(&nodes, None).expect("rows");
     let mut seen = 0;
     let mut exited = session(model, &all[..30]);
-    let got = exited.forward(&nodes, Some((4, &mut |rows| seen = rows.rows()))).expect("rows");
+    let layer = model.model.config().layers / 2;
+    let got = exited.forward(&nodes, Some((layer, &mut |rows| seen = rows.rows()))).expect("rows");
     assert_eq!(seen, 5);
     assert_eq!(want, got);
 }
@@ -177,21 +182,45 @@ fn the_exit_does_not_change_rows_in(model: &LoadedModel) {
 #[test]
 fn streams_see_their_path_alone() {
     for compute in BOTH {
-        let mut model = open("draft.gguf", compute);
-        let embeddings: Vec<f32> = (0..3 * 256).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
-        let embeddings = Tensor::from_vec(embeddings, (3, 256), &Device::Cpu).expect("cpu");
-        for layers in [1, 2] {
-            // A model takes its streams before its first session.
-            let fresh = open("draft.gguf", compute);
-            model = LoadedModel { model: fresh.model, ..model };
-            model.model.set_streams(&Streams { embeddings: embeddings.clone(), layers }).expect("of its shape");
-            streams_see_their_path_alone_in(&model);
+        streams_see_their_path_alone_of(|| open("draft.gguf", compute));
+    }
+}
+
+fn streams_see_their_path_alone_of(open: impl Fn() -> LoadedModel) {
+    let embeddings: Vec<f32> = (0..3 * 256).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
+    let embeddings = Tensor::from_vec(embeddings, (3, 256), &Device::Cpu).expect("cpu");
+    for layers in [1, 2] {
+        // A model takes its streams before its first session.
+        let mut model = open();
+        model.model.set_streams(&Streams { embeddings: embeddings.clone(), layers }).expect("of its shape");
+        streams_see_their_path_alone_in(&model);
+    }
+}
+
+/// All of it on a small model of every architecture.
+#[test]
+fn every_architecture_keeps_it() {
+    for model in random::all() {
+        let path = random::fresh(model.name);
+        model.write_folder(&path, DType::F32, 1);
+        for compute in BOTH {
+            let open = || LoadedModel::open_on(&path, compute).expect("a model");
+            let loaded = open();
+            assert_eq!(loaded.model.compute(), compute, "{}", loaded.model.computed_by());
+            let text = text(&loaded, 60);
+            let singles = rows(&loaded, &text, 1);
+            for window in [2, 7, 17, 60] {
+                assert!(rows(&loaded, &text, window) == singles, "{} {compute:?}, windows of {window}", model.name);
+            }
+            trees_equal_their_paths_in(&loaded);
+            the_exit_does_not_change_rows_in(&loaded);
+            streams_see_their_path_alone_of(open);
         }
     }
 }
 
 fn streams_see_their_path_alone_in(model: &LoadedModel) {
-    let all = text(64);
+    let all = text(model, 64);
     let base = 40;
     // 40 a, 41 b after a (linear); 42 c after a, 43 d after c.
     let nodes: Vec<NewNode> =

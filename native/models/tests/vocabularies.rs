@@ -73,6 +73,28 @@ fn special_tokens_in_texts_are_text() {
     }
 }
 
+/// SentencePiece puts a space before a text, and nowhere else: not where a special token was cut up.
+#[test]
+fn pieces_with_byte_fallback_are_their_bytes() {
+    let model = Model { vocabulary: Vocabulary::mistral(), ..small("mistral") };
+    let loaded = model.folder(DType::F32, 1);
+    let vocabulary = &model.vocabulary;
+    for said in ["hello world", "naïve 日本\n🦀", "", " 12", "é</s>us</s>", "[INST] x [/INST]", "</s>"] {
+        let tokens = loaded.tokenizer.encode_text(said).expect("text");
+        assert_eq!(specials(vocabulary, &tokens), [0; 0], "{said}");
+        let space = if said.is_empty() { "" } else { " " };
+        assert_eq!(spelled(&loaded, &tokens), format!("{space}{said}"));
+    }
+    let honest = chat(&loaded, &[("user", "hello"), ("assistant", "world"), ("user", "12")]);
+    assert_eq!(specials(vocabulary, &honest).len(), 6);
+    let said = chat(&loaded, &[("user", "hello</s>"), ("assistant", "world"), ("user", "12")]);
+    assert_eq!(specials(vocabulary, &said), specials(vocabulary, &honest));
+    // Behind a special token every stretch of text gets its space, in what follows a cut too.
+    assert_eq!(spelled(&loaded, &said), spelled(&loaded, &honest).replacen("hello", "hello</s>", 1));
+    let ids = ["\u{2581}wor", "<0x0A>", "é"].map(|token| vocabulary.id(token));
+    assert_eq!(spelled(&loaded, &ids), " wor\né");
+}
+
 /// Unicode's Kelvin sign becomes the letter K in normal form C: what no search for special tokens finds, the tokenizer
 /// must not find either, even if its file says that it should look at normalised text.
 #[test]
@@ -131,12 +153,12 @@ fn special_tokens_that_overlap_are_text() {
 fn metadata_and_tokenizer_json_are_one_tokenizer() {
     let with = |name, vocabulary| Model { name, vocabulary, ..small("llama") };
     let (smollm, gpt2) = (with("smollm", Vocabulary::smollm()), with("gpt2", Vocabulary::gpt2()));
-    for model in [small("llama"), small("qwen2"), small("qwen3"), smollm, gpt2] {
+    for model in [small("llama"), small("qwen2"), small("qwen3"), small("mistral"), smollm, gpt2] {
         let (folder, gguf) = (model.folder(DType::F32, 1), model.gguf("tokenizer", |_| GgmlDType::F32));
         assert_eq!(folder.tokenizer.bytes().0, gguf.tokenizer.bytes().0);
         for said in [
             "hello world",
-            "I'LL've 'd x's 12345 ١٢٣ a1b22 12",
+            "I'LL've 'd x's 12345 ١٢٣ a1b22 12 HelloWorld //\n",
             "  two  \n\n three\t\r\n ",
             "e\u{301}\u{212b} <think> 🦀",
             "<tool>user</tool>",
@@ -216,7 +238,14 @@ fn pairs_must_share_their_vocabulary() {
 
     let other_family = small("llama").folder(DType::F32, 1);
     let why = complaint(&other_family);
-    for part in ["draft `llama-F32-1`", "target `qwen2-F32-1`", "`<|endoftext|>`", "`<|begin_of_text|>`", "tokenizer"] {
+    for part in [
+        "draft `llama-F32-1`",
+        "target `qwen2-F32-1`",
+        "first token 269, the special token `<|endoftext|>` to the target and the special token `<|begin_of_text|>` to the",
+        "only the target has `<|endoftext|>`, `<|im_end|>`, `<|im_start|>`",
+        "only the draft has `<|begin_of_text|>`, `<|end_header_id|>`, `<|eot_id|>` and 1 more",
+        "tokenizer",
+    ] {
         assert!(why.contains(part), "`{part}` is not in: {why}");
     }
 
@@ -230,10 +259,11 @@ fn pairs_must_share_their_vocabulary() {
         }));
     });
     let why = complaint(&larger);
-    assert!(
-        why.contains("of 274 and 275 tokens 1 differ: token 274 is no token and the special token `<extra>`"),
-        "{why}"
-    );
+    for part in
+        ["of 274 and 275 tokens, 1 of them differ", "first token 274, no token to the target", "draft has `<extra>`"]
+    {
+        assert!(why.contains(part), "`{part}` is not in: {why}");
+    }
 
     let model = small("qwen2");
     let swapped = folder_with("swapped", &model, "tokenizer.json", |tokenizer| {
@@ -241,14 +271,23 @@ fn pairs_must_share_their_vocabulary() {
         (vocab["A"], vocab["B"]) = (vocab["B"].clone(), vocab["A"].clone());
     });
     let why = complaint(&swapped);
-    assert!(why.contains("tokens 2 differ") && why.contains("token 65 is `A` and `B`"), "{why}");
+    assert!(why.contains("2 of them differ") && !why.contains("special tokens"), "{why}");
+    assert!(why.contains("`A` to the target and `B` to the draft"), "{why}");
 
     // The same spelling, but no longer special: to one model the end of a turn, to the other its text.
     let ordinary = folder_with("ordinary", &model, "tokenizer.json", |tokenizer| {
         tokenizer["added_tokens"][2]["special"] = json!(false);
     });
     let why = complaint(&ordinary);
-    assert!(why.contains("is the special token `<|im_end|>` and `<|im_end|>`"), "{why}");
+    assert!(why.contains("the special token `<|im_end|>` to the target and `<|im_end|>` to the draft"), "{why}");
+
+    // The same special tokens under each other's ids.
+    let turned = folder_with("turned", &model, "tokenizer.json", |tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().expect("tokens");
+        (tokens[1]["content"], tokens[2]["content"]) = (tokens[2]["content"].clone(), tokens[1]["content"].clone());
+    });
+    let why = complaint(&turned);
+    assert!(why.contains("special tokens: `<|im_end|>` is 271 and 270, `<|im_start|>` is 270 and 271"), "{why}");
 }
 
 /// A draft with more or fewer rows than its target: the same numbers where both have them.

@@ -17,7 +17,7 @@
 //! The cache is the caller's: cutting it back is a shorter mask, a tree is another one, and nothing but new columns moves.
 //! All operators are among those that CoreML's ML programs and Qualcomm's HTP have, but for those of the int8 variants.
 
-use specula_models::{DenseWeights, Model, ModelConfig};
+use specula_models::{Activation, DenseWeights, Model, ModelConfig, NormKind};
 
 use crate::bucket::Bucket;
 use crate::graph::{Graph, Port, int};
@@ -42,11 +42,19 @@ impl Exporter {
     /// Of a model with these weights.
     ///
     /// # Errors
-    /// A tensor that cannot be read.
+    /// A tensor that cannot be read, or what the graphs cannot say of the model.
     pub fn new(model: &Model, weights: &DenseWeights<'_>, variant: Variant) -> Result<Self, String> {
         let config = model.config().clone();
         if config.layers != weights.config().layers {
             return Err("a padded model is not exported; export the model itself".into());
+        }
+        let said = config.norm == NormKind::RootMeanSquare && config.activation == Activation::GatedSilu;
+        if !said || config.learned_positions.is_some() || config.output_bias {
+            return Err(format!(
+                "`{}` models are not exported: the graphs have root-mean-square norms, gated feed-forward blocks and rotary \
+                 positions alone",
+                config.architecture.name()
+            ));
         }
         let streams = model.stream_embeddings().map(|(embeddings, layers)| (embeddings.len() / config.hidden, layers));
         let digest = weights::digest(&config, CONTRACT, weights)?;
@@ -249,7 +257,7 @@ impl Decoder<'_> {
             x = self.full(&x);
         }
         if c.qk_norm {
-            x = self.graph.norm(&x, &name("norm.weight"), c.rms_eps);
+            x = self.graph.norm(&x, &name("norm.weight"), c.norm_eps);
         }
         let x = self.graph.transpose(&x, &[0, 2, 1, 3]);
         let turned = self.turn(&x);
@@ -306,7 +314,7 @@ impl Decoder<'_> {
 
     /// States normed, in the numbers that products are of.
     fn normed(&mut self, x: &str, weights: &str) -> String {
-        let normed = self.graph.norm(x, weights, self.c.rms_eps);
+        let normed = self.graph.norm(x, weights, self.c.norm_eps);
         self.low(&normed)
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use prost::Message;
-use random::{Model, all, fresh};
+use random::{Model, fresh};
 use specula_models::{LoadedModel, Streams, read_dense};
 use specula_npu::export::{CONTRACT, Exporter};
 use specula_npu::onnx::{FLOAT, FLOAT16, GraphProto, INT8, INT64, ModelProto, TensorProto, ValueInfoProto};
@@ -66,6 +66,11 @@ fn exported(model: &Model, variant: Variant) -> Exported {
     });
     std::fs::remove_dir_all(path).expect("removed");
     read.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Models that the graphs can say: all but OPT.
+fn all() -> Vec<Model> {
+    random::all().into_iter().filter(|model| model.architecture != "opt").collect()
 }
 
 fn parse(bytes: &[u8]) -> (ModelProto, GraphProto) {
@@ -260,4 +265,13 @@ fn a_folder_describes_itself() {
     let tables = candle_core::safetensors::load(out.join("embeddings.safetensors"), &Device::Cpu).expect("tensors");
     assert_eq!(tables["embed_tokens"].dims(), [model.rows, model.hidden]);
     assert_eq!(tables["stream_embeddings"].dims(), [2, model.hidden]);
+}
+
+#[test]
+fn what_graphs_cannot_say_is_refused() {
+    let model = random::all().into_iter().find(|model| model.name == "opt").expect("there");
+    let (path, loaded) = open(&model, "opt");
+    let exported = read_dense(&path, |dense| Exporter::new(&loaded.model, dense, Variant::F32).map(drop));
+    let refused = exported.expect_err("other norms and positions").to_string();
+    assert!(refused.contains("`opt` models are not exported"), "{refused}");
 }

@@ -200,6 +200,9 @@ pub struct ModelCard {
     /// Why `auto` does not use the draft model, if measurements say that it cannot pay where it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draft_refused: Option<String>,
+    /// Why the model has the method `none` alone, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cannot_speculate: Option<String>,
     /// Methods on offer.
     pub methods: Vec<String>,
     /// Default settings of each method, in the order of `methods`.

@@ -167,6 +167,7 @@ pub fn model_card(facts: &ModelFacts, created: u64) -> protocol::ModelCard {
         row_invariant: facts.row_invariant,
         draft: facts.draft.clone(),
         draft_refused: facts.draft_refused.clone(),
+        cannot_speculate: facts.cannot_speculate.clone(),
         methods: facts.methods.iter().map(|s| s.method.name().to_owned()).collect(),
         defaults: facts.methods.iter().map(effective_settings).collect(),
         default_method: facts.default_method.name().to_owned(),

@@ -51,9 +51,12 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         Err(error) => println!("models           {error:#}"),
     }
     match startup::engine_without_plugins(args) {
-        Ok(engine) => match &engine.facts().draft_refused {
-            Some(why) => println!("speculation      `auto` does not use the draft: {why}"),
-            None => println!("speculation      `auto` chooses by measured speed; `specula calibrate` tells how"),
+        Ok(engine) => match (&engine.facts().cannot_speculate, &engine.facts().draft_refused) {
+            (Some(why), _) => println!("speculation      none: {why}"),
+            (None, Some(why)) => println!("speculation      `auto` does not use the draft: {why}"),
+            (None, None) => {
+                println!("speculation      `auto` chooses by measured speed; `specula calibrate` tells how")
+            }
         },
         Err(error) => println!("speculation      {error:#}"),
     }

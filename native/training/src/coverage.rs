@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::Serialize;
 use specula_decoding::{Row, Sampling, TokenId};
-use specula_models::{Head, LoadedModel, norm};
+use specula_models::{Head, LoadedModel};
 
 use crate::trial::Written;
 
@@ -114,7 +114,7 @@ fn ranks(
         let bare = Tensor::from_slice(states, (rows, hidden), head.weights.device())?;
         let adapted = (&bare + bare.matmul(&exit.weights.t()?)?)?.broadcast_add(&exit.bias)?;
         for states in [adapted, bare] {
-            let normed = norm(&states.detach(), &head.norm, head.epsilon)?;
+            let normed = head.norm.forward(&states.detach())?;
             let logits = normed.matmul(&head.weights.t()?)?.flatten_all()?.to_vec1::<f32>()?;
             let rank = |i: usize| -> Result<Ranks> {
                 let at = text.prompt + i;

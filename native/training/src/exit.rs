@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use specula_decoding::{Row, Sampling};
-use specula_models::{Head, LoadedModel, norm};
+use specula_models::{Head, LoadedModel};
 
 use crate::coverage::{Coverage, Exit, table};
 use crate::data::{Reader, Text};
@@ -175,7 +175,7 @@ impl ExitLearner {
     fn normed(&self, layer: usize, states: &Tensor) -> Result<Tensor> {
         let (weights, bias) = (&self.variables[&weight_name(layer)], &self.variables[&bias_name(layer)]);
         let adapted = (states + states.matmul(&weights.as_tensor().t()?)?)?.broadcast_add(bias)?;
-        Ok(norm(&adapted, &self.head.norm, self.head.epsilon)?)
+        Ok(self.head.norm.forward(&adapted)?)
     }
 
     fn lesson_of(&self, texts: &[Text], sequences: &[Sequence]) -> Result<Lesson> {

@@ -35,7 +35,7 @@ pub(crate) struct Start {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Shape {
-    /// `llama`, `qwen2` or `qwen3`.
+    /// `llama`, `mistral`, `qwen2`, `qwen3` or `opt`.
     pub(crate) architecture: String,
     /// Width of the residual stream.
     pub(crate) hidden: usize,
@@ -53,8 +53,8 @@ pub(crate) struct Shape {
     pub(crate) vocab_size: usize,
     /// Most positions.
     pub(crate) context: usize,
-    /// Base of the rotary angles.
-    pub(crate) rope_theta: f64,
+    /// Base of the rotary angles; of a model that has them.
+    pub(crate) rope_theta: Option<f64>,
     /// Token that ends an answer.
     pub(crate) end_token: u32,
 }
@@ -65,13 +65,15 @@ fn default_name() -> String {
 
 impl Shape {
     /// As config.json; the head is tied to the embeddings.
-    fn json(&self) -> Value {
+    fn json(&self) -> Result<Value> {
         let class = match &*self.architecture {
             "llama" => "LlamaForCausalLM",
+            "mistral" => "MistralForCausalLM",
             "qwen2" => "Qwen2ForCausalLM",
+            "opt" => return self.opt_json(),
             _ => "Qwen3ForCausalLM",
         };
-        json!({
+        Ok(json!({
             "architectures": [class],
             "model_type": self.architecture,
             "vocab_size": self.vocab_size,
@@ -82,15 +84,41 @@ impl Shape {
             "head_dim": self.head_dim,
             "intermediate_size": self.feed_forward,
             "max_position_embeddings": self.context,
-            "rope_theta": self.rope_theta,
+            "rope_theta": self.rope_theta.context("`model.shape.rope_theta` is missing")?,
             "rms_norm_eps": 1e-6,
             "hidden_act": "silu",
             "attention_bias": false,
             "tie_word_embeddings": true,
             "use_sliding_window": false,
+            "sliding_window": null,
             "torch_dtype": "bfloat16",
             "eos_token_id": self.end_token,
-        })
+        }))
+    }
+
+    fn opt_json(&self) -> Result<Value> {
+        if self.rope_theta.is_some() {
+            bail!("`model.shape.rope_theta`: OPT's positions are learned; leave it out");
+        }
+        if self.kv_heads != self.heads || self.heads * self.head_dim != self.hidden {
+            bail!("`model.shape`: OPT's `kv_heads` are its `heads`, and `heads` times `head_dim` is `hidden`");
+        }
+        Ok(json!({
+            "architectures": ["OPTForCausalLM"],
+            "model_type": self.architecture,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden,
+            "word_embed_proj_dim": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "ffn_dim": self.feed_forward,
+            "max_position_embeddings": self.context,
+            "do_layer_norm_before": true,
+            "activation_function": "relu",
+            "tie_word_embeddings": true,
+            "torch_dtype": "bfloat16",
+            "eos_token_id": self.end_token,
+        }))
     }
 }
 
@@ -119,7 +147,7 @@ pub(crate) struct Trainee {
 impl Trainee {
     pub(crate) fn new(start: &Start, home: &Path, seed: u64, device: &Device) -> Result<Self> {
         let base = home.join(&start.base);
-        let fresh = start.shape.as_ref().map(Shape::json);
+        let fresh = start.shape.as_ref().map(Shape::json).transpose()?;
         let is_fresh = fresh.is_some();
         let mut folder = ModelFolder::open(&base, fresh)?;
         let tensors = std::mem::take(&mut folder.tensors);
@@ -225,7 +253,7 @@ fn initial(name: &str, shape: &[usize], noise: &mut Shuffle, device: &Device) ->
         [_] if name.ends_with(".bias") => Tensor::zeros(shape, DType::F32, device),
         [_] => Tensor::ones(shape, DType::F32, device),
         _ => {
-            let deviation = if name.contains("embed_tokens") { 0.02 } else { 0.5 / (shape[1] as f32).sqrt() };
+            let deviation = if name.contains("embed_") { 0.02 } else { 0.5 / (shape[1] as f32).sqrt() };
             let values: Vec<f32> = (0..shape.iter().product()).map(|_| noise.normal() * deviation).collect();
             Tensor::from_vec(values, shape, device)
         }

@@ -31,6 +31,9 @@ pub(crate) struct TargetCosts {
 pub(crate) fn target_costs(target: &Model, exit_layer: usize) -> Result<TargetCosts, ModelError> {
     let mut session = target.session()?;
     let model = &mut *session;
+    if target.cannot_speculate().is_some() {
+        return Ok(TargetCosts { alone: time_one_row(model)?, ..TargetCosts::default() });
+    }
     let mut ranked = 0;
     let with_exit = |model: &mut dyn LanguageModel, tokens: &[TokenId]| {
         let (nodes, plain) = (chain_nodes(tokens, model.linear()), plain(model.linear(), tokens.len()));
@@ -58,6 +61,21 @@ fn without_exit(model: &mut dyn LanguageModel, tokens: &[TokenId]) -> Result<(),
 fn plain(first: usize, rows: usize) -> Reduction {
     let positions = (first..first + rows).map(|position| position as u32 + 1).collect();
     Reduction { temperature: 1.0, noise: Noise::new(0, 0), positions, ranked: 1, top: 0 }
+}
+
+/// All that a model is asked for whose cache cannot be cut back.
+fn time_one_row(model: &mut dyn LanguageModel) -> Result<ByRows, ModelError> {
+    let deadline = Instant::now() + MOST;
+    let mut took = Vec::new();
+    while took.is_empty() || took.len() < TIMES && Instant::now() < deadline {
+        let begin = Instant::now();
+        without_exit(model, &[0])?;
+        took.push(exact_micros(begin.elapsed()));
+    }
+    took.sort_by(f64::total_cmp);
+    let mut costs = ByRows::default();
+    costs.learn(1, took[took.len() / 2]);
+    Ok(costs)
 }
 
 fn time(

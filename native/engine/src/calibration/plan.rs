@@ -57,6 +57,13 @@ struct Reckoner<'a> {
 }
 
 impl Plan {
+    /// The plan of a target of `layers` layers that cannot speculate.
+    pub fn alone(costs: Costs, layers: usize) -> Self {
+        let considered = Reckoner { costs: &costs, layers, coverage: None }.ranked(Method::None);
+        let methods = considered.iter().map(|reckoned| reckoned.settings).collect();
+        Self { methods, arms: considered.clone(), considered, refused: None, costs }
+    }
+
     /// Chooses for a target of `layers` layers and a draft with `streams`; `coverage` says how often exits are right, where
     /// that is known.
     pub fn of(costs: Costs, (layers, streams): (usize, usize), coverage: Option<&Coverage>) -> Self {
@@ -268,6 +275,13 @@ mod tests {
         };
         assert_eq!(looks_ahead(2, 90.0), [(Method::Sps, 2)]);
         assert!(looks_ahead(0, 90.0).is_empty() && looks_ahead(2, 300.0).is_empty());
+    }
+
+    #[test]
+    fn a_target_alone_has_one_method() {
+        let plan = Plan::alone(costs((4000.0, 4400.0), None), 8);
+        assert_eq!(plan.methods.iter().map(|s| s.method).collect::<Vec<_>>(), [Method::None]);
+        assert!(plan.arms.iter().all(|arm| arm.settings.method == Method::None && arm.tokens_per_second > 200.0));
     }
 
     #[test]

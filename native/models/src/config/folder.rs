@@ -4,54 +4,78 @@ use serde_json::Value as Json;
 use specula_decoding::TokenId;
 
 use super::rope::Scaling;
-use super::{Architecture, ModelConfig, Rope};
+use super::{Activation, Architecture, ModelConfig, NormKind, Rope, borrowed, checked_head, opt};
 
 impl ModelConfig {
     /// Reads config.json and, if there is one, generation_config.json.
     pub(crate) fn from_folder(config: &Json, generation: Option<&Json>) -> Result<Self, String> {
-        let architecture = Architecture::named(config["model_type"].as_str(), "model_type")?;
-        refuse_what_changes_the_computation(config)?;
-        let int = |key: &str| -> Result<usize, String> {
-            optional_integer(config, key)?.ok_or_else(|| format!("`{key}` is missing"))
-        };
-        let (hidden, heads) = (int("hidden_size")?, int("num_attention_heads")?);
-        let head_dim = match optional_integer(config, "head_dim")? {
-            Some(size) => size,
-            None => hidden.checked_div(heads).ok_or("`num_attention_heads` = 0")?,
-        };
+        let architecture =
+            Architecture::named(config["model_type"].as_str(), "model_type", |a| Some(Architecture::name(a)))?;
+        if !config["quantization_config"].is_null() {
+            return refuse(config, "quantization_config", "; take the model unquantised, or as GGUF");
+        }
         let generation_ends = generation.map(|g| &g["eos_token_id"]).filter(|e| !e.is_null());
-        Self {
-            architecture,
-            vocab_size: int("vocab_size")?,
-            hidden,
-            layers: int("num_hidden_layers")?,
-            heads,
-            kv_heads: optional_integer(config, "num_key_value_heads")?.unwrap_or(heads),
-            head_dim,
-            feed_forward: int("intermediate_size")?,
-            context_length: int("max_position_embeddings")?,
-            rope_frequencies: rope(config)?.frequencies(head_dim)?,
-            rms_eps: number(config, "rms_norm_eps")?.ok_or("`rms_norm_eps` is missing")?,
-            qkv_bias: architecture.qkv_bias(),
-            qk_norm: architecture.qk_norm(),
-            // All three families' default is an own head.
-            tied_head: config["tie_word_embeddings"].as_bool().unwrap_or(false),
-            end_tokens: end_tokens(generation_ends.unwrap_or(&config["eos_token_id"]))?,
+        let end_tokens = end_tokens(generation_ends.unwrap_or(&config["eos_token_id"]))?;
+        match architecture {
+            Architecture::Opt => opt::from_folder(config, end_tokens)?,
+            _ if architecture.is_borrowed() => borrowed::from_folder(architecture, config, end_tokens)?,
+            _ => gated(architecture, config, end_tokens)?,
         }
         .checked()
     }
 }
 
+/// Llama and its kin.
+fn gated(architecture: Architecture, config: &Json, end_tokens: Vec<TokenId>) -> Result<ModelConfig, String> {
+    refuse_what_changes_the_computation(config)?;
+    let int = |key: &str| integer(config, key);
+    let (hidden, heads) = (int("hidden_size")?, int("num_attention_heads")?);
+    let head_dim = checked_head(match optional_integer(config, "head_dim")? {
+        Some(size) => size,
+        None => hidden.checked_div(heads).ok_or("`num_attention_heads` = 0")?,
+    })?;
+    let positions = int("max_position_embeddings")?;
+    // Within one window sliding attention is full attention.
+    let window = match architecture {
+        Architecture::Mistral => optional_integer(config, "sliding_window")?,
+        _ => None,
+    };
+    Ok(ModelConfig {
+        architecture,
+        vocab_size: int("vocab_size")?,
+        hidden,
+        layers: int("num_hidden_layers")?,
+        heads,
+        kv_heads: optional_integer(config, "num_key_value_heads")?.unwrap_or(heads),
+        head_dim,
+        feed_forward: int("intermediate_size")?,
+        context_length: window.map_or(positions, |window| window.min(positions)),
+        rope_frequencies: rope(config)?.frequencies(head_dim)?,
+        learned_positions: None,
+        norm: NormKind::RootMeanSquare,
+        norm_eps: number(config, "rms_norm_eps")?.ok_or("`rms_norm_eps` is missing")?,
+        activation: Activation::GatedSilu,
+        qkv_bias: architecture.qkv_bias(),
+        output_bias: false,
+        qk_norm: architecture.qk_norm(),
+        // The families' default is an own head.
+        tied_head: config["tie_word_embeddings"].as_bool().unwrap_or(false),
+        end_tokens,
+    })
+}
+
+/// Complains of a key; `remedy` follows its value.
+pub(super) fn refuse<T>(config: &Json, key: &str, remedy: &str) -> Result<T, String> {
+    Err(format!("`{key}` = {} is not supported{remedy}", config[key]))
+}
+
 /// Keys under which models of these families compute something this decoder does not.
 fn refuse_what_changes_the_computation(config: &Json) -> Result<(), String> {
-    let refuse = |key: &str, remedy: &str| Err(format!("`{key}` = {} is not supported{remedy}", config[key]));
+    let refuse = |key, remedy| refuse(config, key, remedy);
     for key in ["use_sliding_window", "attention_bias", "mlp_bias"] {
         if !matches!(config[key], Json::Null | Json::Bool(false)) {
             return refuse(key, "");
         }
-    }
-    if !config["quantization_config"].is_null() {
-        return refuse("quantization_config", "; take the model unquantised, or as GGUF");
     }
     if !matches!(config["hidden_act"].as_str(), None | Some("silu")) {
         return refuse("hidden_act", "; supported: \"silu\"");
@@ -96,7 +120,12 @@ fn rope(config: &Json) -> Result<Rope, String> {
     Ok(Rope { theta: theta.unwrap_or(10_000.0), scaling })
 }
 
-fn optional_integer(config: &Json, key: &str) -> Result<Option<usize>, String> {
+/// An unsigned integer that must be there.
+pub(super) fn integer(config: &Json, key: &str) -> Result<usize, String> {
+    optional_integer(config, key)?.ok_or_else(|| format!("`{key}` is missing"))
+}
+
+pub(super) fn optional_integer(config: &Json, key: &str) -> Result<Option<usize>, String> {
     match &config[key] {
         Json::Null => Ok(None),
         value => value
@@ -169,12 +198,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sliding_window_bounds_the_context() {
+        let mut config = qwen3();
+        config["model_type"] = json!("mistral");
+        for (window, context) in [(json!(100), 100), (json!(4096), 128), (Json::Null, 128)] {
+            config["sliding_window"] = window.clone();
+            let read = ModelConfig::from_folder(&config, None).expect("valid");
+            assert_eq!((read.architecture, read.context_length), (Architecture::Mistral, context), "{window}");
+        }
+        config["sliding_window"] = json!(0);
+        assert!(ModelConfig::from_folder(&config, None).expect_err("no context").contains("context of 0"));
+    }
+
+    #[test]
     fn impossible_sizes_are_refused() {
         for (key, value) in [
             ("hidden_size", json!(0)),
             ("num_attention_heads", json!(0)),
             ("num_key_value_heads", json!(3)),
             ("head_dim", json!(63)),
+            ("head_dim", json!(0)),
+            ("head_dim", json!(1_u64 << 60)),
             ("num_hidden_layers", json!(1)),
             ("vocab_size", json!(u64::MAX)),
             ("intermediate_size", json!(-1)),

@@ -3,7 +3,7 @@
 use specula_decoding::TokenId;
 
 use super::rope::Scaling;
-use super::{Architecture, ModelConfig, Rope};
+use super::{Activation, Architecture, ModelConfig, NormKind, Rope, checked_head};
 use crate::gguf::{Gguf, Value};
 
 /// Keys under the architecture's name that are read here, or that change nothing in what is computed here. Any other
@@ -39,8 +39,10 @@ impl ModelConfig {
                 "`split.count` = {parts}: this file is one of {parts} parts; join them with `llama-gguf-split --merge`"
             ));
         }
-        let architecture = Architecture::named(file.text("general.architecture")?, "general.architecture")?;
-        let prefix = format!("{}.", architecture.name());
+        const NAME: &str = "general.architecture";
+        let name = file.text(NAME)?;
+        let architecture = Architecture::named(name, NAME, Architecture::gguf_name)?;
+        let prefix = format!("{}.", name.unwrap_or_default());
         let key = |name: &str| format!("{prefix}{name}");
         if let Some(unknown) = file.keys_under(&prefix).into_iter().find(|k| !KNOWN.contains(&&k[prefix.len()..])) {
             let value = file.get(unknown).map_or_else(String::new, Value::shown);
@@ -65,6 +67,7 @@ impl ModelConfig {
                 ));
             }
         }
+        let head_dim = checked_head(head_dim)?;
         let tokens = file.texts("tokenizer.ggml.tokens")?;
         let tokens =
             tokens.ok_or("metadata key `tokenizer.ggml.tokens` is missing; convert the model with its tokenizer")?;
@@ -80,8 +83,12 @@ impl ModelConfig {
             feed_forward: int("feed_forward_length")?,
             context_length: int("context_length")?,
             rope_frequencies: rope(file, &prefix)?.frequencies(head_dim)?,
-            rms_eps: file.float(&rms_key)?.ok_or_else(|| format!("metadata key `{rms_key}` is missing"))?,
+            learned_positions: None,
+            norm: NormKind::RootMeanSquare,
+            norm_eps: file.float(&rms_key)?.ok_or_else(|| format!("metadata key `{rms_key}` is missing"))?,
+            activation: Activation::GatedSilu,
             qkv_bias: architecture.qkv_bias(),
+            output_bias: false,
             qk_norm: architecture.qk_norm(),
             tied_head: file.shape("output.weight").is_none(),
             end_tokens: end_tokens(file, tokens)?,

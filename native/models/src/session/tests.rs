@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use specula_decoding::{Logits, Look, ModelError, NewNode, Reduction, Rows};
 
 use super::{Coming, Decoder, Later, Session};
-use crate::config::{Architecture, ModelConfig};
+use crate::config::{Activation, Architecture, ModelConfig, NormKind};
 use crate::slots::Slots;
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -110,8 +110,12 @@ fn asked(patience: usize) -> Vec<String> {
         feed_forward: 1,
         context_length: 8,
         rope_frequencies: vec![],
-        rms_eps: 1e-5,
+        learned_positions: None,
+        norm: NormKind::RootMeanSquare,
+        norm_eps: 1e-5,
+        activation: Activation::GatedSilu,
         qkv_bias: false,
+        output_bias: false,
         qk_norm: false,
         tied_head: true,
         end_tokens: vec![],

@@ -1,6 +1,6 @@
 //! GGUF's tokenizer metadata (`tokenizer.ggml.*`) as a tokenizer.json, so that there is one way to a tokenizer.
 //!
-//! Byte-level BPE (`gpt2`) with the splits of GPT-2, SmolLM, Llama 3 and Qwen2 is supported. What else there is (SentencePiece's
+//! Byte-level BPE (`gpt2`) with the splits of GPT-2, SmolLM, Llama 3, Qwen2 and Mistral's Tekken is supported. What else there is (SentencePiece's
 //! `llama`, `bert`, `t5`, other splits) is refused by name: a wrong split gives tokens the model was not trained on.
 
 use candle_core::quantized::gguf_file::Value as GgufValue;
@@ -42,7 +42,7 @@ struct Split {
     starts: bool,
 }
 
-const SPLITS: [Split; 4] = [
+const SPLITS: [Split; 5] = [
     Split { names: &["gpt-2", "gpt2"], regexes: &[], gpt2: true, composed: false, whole_first: false, starts: false },
     Split { names: &["smollm"], regexes: &[r"\p{N}"], gpt2: true, composed: false, whole_first: false, starts: false },
     Split {
@@ -64,6 +64,16 @@ const SPLITS: [Split; 4] = [
         composed: true,
         whole_first: false,
         starts: false,
+    },
+    Split {
+        names: &["tekken"],
+        regexes: &[
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ],
+        gpt2: false,
+        composed: false,
+        whole_first: true,
+        starts: true,
     },
 ];
 

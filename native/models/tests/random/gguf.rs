@@ -26,7 +26,7 @@ impl Model {
         let mut tensors = BTreeMap::new();
         for (name, tensor) in self.tensors() {
             let (name, heads) = gguf_name(&name, self);
-            let tensor = match heads.filter(|_| self.architecture == "llama") {
+            let tensor = match heads.filter(|_| self.gguf_architecture() == "llama") {
                 Some(heads) => interleave(&tensor, heads),
                 None => tensor,
             };
@@ -36,6 +36,11 @@ impl Model {
             tensors.insert("rope_freqs.weight".into(), quantised("rope_freqs.weight", &frequency_factors(self)));
         }
         File { metadata: self.metadata(), tensors }
+    }
+
+    /// llama.cpp's name.
+    fn gguf_architecture(&self) -> &'static str {
+        if self.architecture == "mistral" { "llama" } else { self.architecture }
     }
 
     fn metadata(&self) -> BTreeMap<String, Value> {
@@ -52,10 +57,10 @@ impl Model {
             kinds.push(5);
         }
         let texts = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
-        let own = |name: &str| format!("{}.{name}", self.architecture);
+        let own = |name: &str| format!("{}.{name}", self.gguf_architecture());
         let number = |n: usize| Value::U32(n as u32);
         let mut metadata = BTreeMap::from([
-            ("general.architecture".into(), Value::String(self.architecture.into())),
+            ("general.architecture".into(), Value::String(self.gguf_architecture().into())),
             ("general.name".into(), Value::String(self.name.into())),
             (own("context_length"), number(CONTEXT)),
             (own("embedding_length"), number(self.hidden)),

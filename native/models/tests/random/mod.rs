@@ -3,7 +3,9 @@
 //! everywhere, and `reference.py` reads the very files.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod borrowed;
 pub(crate) mod gguf;
+pub(crate) mod reference;
 pub(crate) mod vocabulary;
 
 use std::collections::HashMap;
@@ -68,23 +70,47 @@ pub(crate) fn all() -> Vec<Model> {
             kv_heads: 4,
             scaling: json!({"rope_type": "linear", "factor": 4.0}),
             tied: true,
-            ..base
+            ..base.clone()
         },
         Model { name: "qwen2", architecture: "qwen2", ..qwen.clone() },
         Model { name: "qwen2-tied", architecture: "qwen2", tied: true, ..qwen.clone() },
         // Heads wider together than the residual stream.
         Model { name: "qwen3", architecture: "qwen3", heads: 8, ..qwen.clone() },
         Model { name: "qwen3-tied", architecture: "qwen3", tied: true, ..qwen },
+        Model {
+            name: "mistral",
+            architecture: "mistral",
+            heads: 8,
+            head_dim: 32,
+            theta: 1_000_000.0,
+            vocabulary: Vocabulary::tekken(),
+            ..base.clone()
+        },
+        Model { name: "opt", architecture: "opt", vocabulary: Vocabulary::gpt2(), kv_heads: 4, tied: true, ..base },
     ]
 }
 
+/// Those that llama.cpp has too.
+pub(crate) fn all_in_gguf() -> Vec<Model> {
+    all().into_iter().filter(Model::in_gguf).collect()
+}
+
 impl Model {
+    /// Whether llama.cpp has it too.
+    pub(crate) fn in_gguf(&self) -> bool {
+        self.architecture != "opt"
+    }
+
     /// config.json.
     pub(crate) fn config(&self) -> Json {
-        json!({
+        if self.architecture == "opt" {
+            return self.opt_config();
+        }
+        let mut config = json!({
             "model_type": self.architecture,
             "architectures": [match self.architecture {
                 "llama" => "LlamaForCausalLM",
+                "mistral" => "MistralForCausalLM",
                 "qwen2" => "Qwen2ForCausalLM",
                 _ => "Qwen3ForCausalLM",
             }],
@@ -102,11 +128,40 @@ impl Model {
             "tie_word_embeddings": self.tied,
             "bos_token_id": self.vocabulary.id(self.vocabulary.start),
             "eos_token_id": self.vocabulary.id(self.vocabulary.end),
+        });
+        if self.architecture == "mistral" {
+            config["sliding_window"] = json!(4096);
+        }
+        config
+    }
+
+    fn opt_config(&self) -> Json {
+        json!({
+            "model_type": "opt",
+            "architectures": ["OPTForCausalLM"],
+            "vocab_size": self.rows,
+            "hidden_size": self.hidden,
+            "word_embed_proj_dim": self.hidden,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": self.heads,
+            "ffn_dim": self.feed_forward,
+            "max_position_embeddings": CONTEXT,
+            "activation_function": "relu",
+            "do_layer_norm_before": true,
+            "tie_word_embeddings": self.tied,
+            "pad_token_id": 1,
+            "bos_token_id": self.vocabulary.id(self.vocabulary.start),
+            "eos_token_id": self.vocabulary.id(self.vocabulary.end),
         })
     }
 
     /// Tensors by Hugging Face's names.
     pub(crate) fn tensors(&self) -> Vec<(String, Tensor)> {
+        let shapes = if self.architecture == "opt" { self.opt_shapes() } else { self.shapes() };
+        shapes.into_iter().map(|(name, shape)| (name.clone(), random_tensor(&name, &shape))).collect()
+    }
+
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let (hidden, feed) = (self.hidden, self.feed_forward);
         let (q_width, kv_width) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![self.rows, hidden])];
@@ -135,16 +190,42 @@ impl Model {
         if !self.tied {
             shapes.push(("lm_head.weight".to_owned(), vec![self.rows, hidden]));
         }
-        shapes.into_iter().map(|(name, shape)| (name.clone(), random_tensor(&name, &shape))).collect()
+        shapes
+    }
+
+    fn opt_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let (hidden, feed) = (self.hidden, self.feed_forward);
+        let mut shapes = vec![
+            ("model.decoder.embed_tokens.weight".to_owned(), vec![self.rows, hidden]),
+            ("model.decoder.embed_positions.weight".to_owned(), vec![CONTEXT + 2, hidden]),
+        ];
+        let mut map = |name: String, shape: &[usize]| {
+            shapes.push((format!("model.decoder.{name}.weight"), shape.to_vec()));
+            shapes.push((format!("model.decoder.{name}.bias"), shape[..1].to_vec()));
+        };
+        map("final_layer_norm".into(), &[hidden]);
+        for layer in 0..LAYERS {
+            for (part, shape) in [
+                ("self_attn_layer_norm", &[hidden][..]),
+                ("self_attn.q_proj", &[hidden, hidden]),
+                ("self_attn.k_proj", &[hidden, hidden]),
+                ("self_attn.v_proj", &[hidden, hidden]),
+                ("self_attn.out_proj", &[hidden, hidden]),
+                ("final_layer_norm", &[hidden]),
+                ("fc1", &[feed, hidden]),
+                ("fc2", &[hidden, feed]),
+            ] {
+                map(format!("layers.{layer}.{part}"), shape);
+            }
+        }
+        shapes
     }
 
     /// Writes a folder; `files` says how many files share the tensors.
     pub(crate) fn write_folder(&self, folder: &Path, kind: DType, files: usize) {
         let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("written");
         write("config.json", self.config().to_string());
-        write("tokenizer.json", self.vocabulary.tokenizer_json().to_string());
-        write("tokenizer_config.json", self.vocabulary.tokenizer_config().to_string());
-        write("chat_template.jinja", self.vocabulary.template.to_owned());
+        self.vocabulary.write(folder);
         let tensors = self.tensors();
         let mut map = serde_json::Map::new();
         for file in 0..files {
@@ -181,11 +262,11 @@ fn random_tensor(name: &str, shape: &[usize]) -> Tensor {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
-    let (scale, shift) = match (name.contains("norm"), shape.len()) {
-        (true, _) => (0.5, 1.0),
-        (false, 1) => (1.0, 0.0),
-        (false, _) if name.contains("embed_tokens") => (2.0, 0.0),
-        (false, _) => (0.25, 0.0),
+    let (scale, shift) = match (name, shape.len()) {
+        (name, 1) if name.ends_with(".bias") => (1.0, 0.0),
+        (_, 1) => (0.5, 1.0),
+        (name, _) if name.contains("embed_") => (2.0, 0.0),
+        _ => (0.25, 0.0),
     };
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| next() * scale + shift).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).expect("that many values")

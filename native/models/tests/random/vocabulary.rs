@@ -1,5 +1,7 @@
 //! Small byte-level vocabularies that are built as the families' own: 256 bytes, a few merges, special tokens.
 
+use std::path::Path;
+
 use serde_json::{Value as Json, json};
 use specula_decoding::TokenId;
 
@@ -15,9 +17,14 @@ pub(crate) struct Vocabulary {
     pub(crate) split: &'static str,
     pre_tokenizers: fn() -> Vec<Json>,
     composed: bool,
+    /// Whether tokens are SentencePiece's: pieces with U+2581 for a space, and bytes for what is no piece.
+    sentence_piece: bool,
     /// Whether every text begins with the start token.
     pub(crate) starts: bool,
 }
+
+/// Pieces of one letter, in vocabularies that have pieces; all else is bytes.
+const LETTERS: [&str; 15] = ["\u{2581}", "h", "e", "l", "o", "w", "r", "1", "2", "i", "n", "t", "u", "s", "é"];
 
 const MERGES: [(&str, &str); 13] = [
     ("h", "e"),
@@ -61,8 +68,14 @@ impl Vocabulary {
                 )
             },
             composed: false,
+            sentence_piece: false,
             starts: true,
         }
+    }
+
+    /// Mistral 7B's and Phi-3's: SentencePiece, a space before every text.
+    pub(crate) fn mistral() -> Self {
+        Self { sentence_piece: true, ..Self::tekken() }
     }
 
     pub(crate) fn qwen() -> Self {
@@ -86,7 +99,27 @@ impl Vocabulary {
                 )
             },
             composed: true,
+            sentence_piece: false,
             starts: false,
+        }
+    }
+
+    /// Mistral Nemo's, which cuts words where small letters turn large.
+    pub(crate) fn tekken() -> Self {
+        Self {
+            specials: &["<unk>", "<s>", "</s>", "[INST]", "[/INST]"],
+            start: "<s>",
+            end: "</s>",
+            template: "{{- bos_token }}{%- for message in messages %}{%- if message.role == 'user' %}\
+                       {{- '[INST]' + message.content + '[/INST]' }}{%- elif message.role == 'assistant' %}\
+                       {{- message.content + eos_token }}{%- else %}{{- message.content }}{%- endif %}{%- endfor %}",
+            split: "tekken",
+            pre_tokenizers: || {
+                expression(
+                    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                )
+            },
+            ..Self::llama()
         }
     }
 
@@ -103,14 +136,18 @@ impl Vocabulary {
 
     /// Spellings by id.
     pub(crate) fn tokens(&self) -> Vec<String> {
-        let bytes = (0..=255).map(|b| byte_spelling(b).to_string());
-        let merged = MERGES.iter().map(|(a, b)| format!("{a}{b}")).collect::<Vec<_>>();
+        let bytes: Vec<String> = match self.sentence_piece {
+            true => (0..=255_u8).map(|b| format!("<0x{b:02X}>")).chain(LETTERS.map(str::to_owned)).collect(),
+            false => (0..=255).map(|b| byte_spelling(b).to_string()).collect(),
+        };
+        let merged = self.merges().into_iter().map(|merge| merge.replacen(' ', "", 1)).collect::<Vec<_>>();
         let added = self.specials.iter().chain(self.defined).map(|s| (*s).to_owned());
-        bytes.chain(merged).chain(added).collect()
+        bytes.into_iter().chain(merged).chain(added).collect()
     }
 
     pub(crate) fn merges(&self) -> Vec<String> {
-        MERGES.iter().map(|(a, b)| format!("{a} {b}")).collect()
+        let space = if self.sentence_piece { "\u{2581}" } else { "Ġ" };
+        MERGES.iter().map(|(a, b)| format!("{a} {b}").replace('Ġ', space)).collect()
     }
 
     pub(crate) fn id(&self, token: &str) -> TokenId {
@@ -132,6 +169,18 @@ impl Vocabulary {
             })
             .collect();
         let byte_level = byte_level(false);
+        let space = json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"});
+        let normalizer = match (self.sentence_piece, self.composed) {
+            (true, _) => {
+                json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"}, space]})
+            }
+            (false, true) => json!({"type": "NFC"}),
+            (false, false) => Json::Null,
+        };
+        let pre_tokenizer = match self.sentence_piece {
+            true => Json::Null,
+            false => json!({"type": "Sequence", "pretokenizers": (self.pre_tokenizers)()}),
+        };
         let start = json!({"type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": self.start, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
@@ -139,14 +188,23 @@ impl Vocabulary {
         json!({
             "version": "1.0", "truncation": null, "padding": null,
             "added_tokens": added,
-            "normalizer": if self.composed { json!({"type": "NFC"}) } else { Json::Null },
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": (self.pre_tokenizers)()},
+            "normalizer": normalizer,
+            "pre_tokenizer": pre_tokenizer,
             "post_processor": if self.starts { start } else { byte_level.clone() },
-            "decoder": byte_level,
+            "decoder": if self.sentence_piece { json!({"type": "ByteFallback"}) } else { byte_level },
             "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": self.starts,
+                "end_of_word_suffix": null, "fuse_unk": self.sentence_piece, "byte_fallback": self.sentence_piece,
+                "ignore_merges": self.starts && !self.sentence_piece,
                 "vocab": vocab, "merges": self.merges()},
         })
+    }
+
+    /// Writes a folder's files of it.
+    pub(crate) fn write(&self, folder: &Path) {
+        let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("written");
+        write("tokenizer.json", self.tokenizer_json().to_string());
+        write("tokenizer_config.json", self.tokenizer_config().to_string());
+        write("chat_template.jinja", self.template.to_owned());
     }
 
     pub(crate) fn tokenizer_config(&self) -> Json {

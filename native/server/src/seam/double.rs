@@ -109,6 +109,7 @@ impl Engine {
             default_method: Method::None,
             draft_streams: 0,
             draft_refused: None,
+            cannot_speculate: None,
             max_window: 16,
         };
         Self {

@@ -1,7 +1,7 @@
 //! Shapes of models whose weights are random.
 
 use clap::ValueEnum;
-use specula_models::{Architecture, ModelConfig};
+use specula_models::{Activation, Architecture, ModelConfig, NormKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shape {
@@ -36,8 +36,12 @@ impl Shape {
             feed_forward,
             context_length: 4096,
             rope_frequencies: (0..head_dim / 2).map(frequency).collect(),
-            rms_eps: 1e-6,
+            learned_positions: None,
+            norm: NormKind::RootMeanSquare,
+            norm_eps: 1e-6,
+            activation: Activation::GatedSilu,
             qkv_bias: false,
+            output_bias: false,
             qk_norm: true,
             tied_head: false,
             end_tokens: vec![],

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use specula_models::{Architecture, ModelConfig};
+use specula_models::{Activation, Architecture, ModelConfig, NormKind};
 
 /// How matrices lie in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,12 @@ pub(crate) fn config_110m() -> ModelConfig {
         feed_forward: 2048,
         context_length: 2048,
         rope_frequencies: vec![],
-        rms_eps: 1e-5,
+        learned_positions: None,
+        norm: NormKind::RootMeanSquare,
+        norm_eps: 1e-5,
+        activation: Activation::GatedSilu,
         qkv_bias: false,
+        output_bias: false,
         qk_norm: false,
         tied_head: true,
         end_tokens: vec![],
@@ -146,7 +150,7 @@ fn metadata(c: &ModelConfig) -> Vec<(String, Value)> {
         (own("attention.value_length"), Number(c.head_dim as u32)),
         (own("rope.dimension_count"), Number(c.head_dim as u32)),
         (own("rope.freq_base"), Float(10_000.0)),
-        (own("attention.layer_norm_rms_epsilon"), Float(c.rms_eps)),
+        (own("attention.layer_norm_rms_epsilon"), Float(c.norm_eps)),
         (own("vocab_size"), Number(c.vocab_size as u32)),
         ("tokenizer.ggml.model".into(), Text("gpt2".into())),
         ("tokenizer.ggml.pre".into(), Text("gpt-2".into())),

@@ -11,6 +11,7 @@ mod cli;
 mod exposition;
 mod folder;
 mod http;
+mod hub;
 mod request;
 mod server;
 mod socket;
@@ -25,6 +26,7 @@ pub use cli::{Generated, bench, exactness, generate, refused, refused_bench, wat
 pub use exposition::Exposition;
 pub use folder::Folder;
 pub use http::{CHAT, Reply, TEXT};
+pub use hub::{Asked, Hub};
 pub use request::{METHODS, bans_the_end, question, questions, with};
 pub use server::{Resources, Server};
 pub use socket::Socket;

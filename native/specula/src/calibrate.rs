@@ -10,7 +10,9 @@ use crate::{coverage, startup};
 const TOLD: usize = 3;
 
 pub(crate) fn run(args: &EngineArgs) -> Result<()> {
-    let engine = startup::engine_without_plugins(args)?;
+    let pair = startup::pair(args)?;
+    let coverage = coverage::read(args, &pair.0)?;
+    let engine = startup::engine_without_plugins_of(args, pair)?;
     let plan = engine.plan();
     println!("Costs, microseconds by rows:");
     costs("target alone", &plan.costs.alone);
@@ -18,7 +20,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     costs("with an exit", &plan.costs.with_exit);
     costs("draft's step", &plan.costs.step);
     println!("  rendezvous       {:.1}", plan.costs.rendezvous_us);
-    if let Some(coverage) = coverage::read(args)? {
+    if let Some(coverage) = coverage {
         let layers = coverage.iter().map(|(layer, part)| format!("{layer}: {:.1} %", 100.0 * part));
         println!("Exits by layer, how often the target's token is among their four best:");
         println!("  {}", layers.collect::<Vec<_>>().join(", "));

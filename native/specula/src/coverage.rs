@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use specula_engine::Coverage;
+use specula_models::LoadedModel;
 
 use crate::options::EngineArgs;
 
@@ -30,10 +31,10 @@ struct Exit {
 }
 
 /// The table that belongs to the target, if there is one.
-pub(crate) fn read(args: &EngineArgs) -> Result<Option<Coverage>> {
+pub(crate) fn read(args: &EngineArgs, target: &LoadedModel) -> Result<Option<Coverage>> {
     let beside = |target: &Path| Some(target.join("coverage.json")).filter(|file| file.exists());
-    let file = args.coverage.clone().or_else(|| args.target.as_deref().and_then(beside));
-    match (file, &args.target) {
+    let file = args.coverage.clone().or_else(|| target.source.as_deref().and_then(beside));
+    match (file, &target.source) {
         (Some(file), _) => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("--coverage {}", file.display()))?;
             parse(&text).with_context(|| format!("--coverage {}", file.display())).map(Some)

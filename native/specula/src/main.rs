@@ -8,6 +8,7 @@ mod device;
 mod doctor;
 mod exactness;
 mod generate;
+mod hub;
 mod keys;
 mod npu;
 mod options;

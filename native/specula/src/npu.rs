@@ -106,7 +106,7 @@ pub(crate) fn device(args: &EngineArgs, model: &Model) -> Option<DraftDevice> {
 
 fn graphs(args: &EngineArgs, provider: &Provider, model: &Model) -> Result<Graphs, String> {
     let place = args.npu.place(provider);
-    startup::read_draft(args, |dense| Graphs::open((model, dense), place)).map_err(|error| error.to_string())
+    startup::read_draft(args, |dense| Graphs::open((model, dense), place)).map_err(|error| format!("{error:#}"))
 }
 
 /// Tries a provider in a process of its own. Why the draft cannot run on it, or shall not.

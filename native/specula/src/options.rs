@@ -15,12 +15,12 @@ use crate::npu::NpuArgs;
 /// What is served and where it runs.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct EngineArgs {
-    /// Target model: a .gguf file, or a folder with config.json, tokenizer.json and *.safetensors. Default: the embedded
-    /// pair.
-    #[arg(long, env = "SPECULA_TARGET", value_name = "PATH")]
+    /// Target model: a .gguf file, or a folder with config.json, tokenizer.json and *.safetensors; or, where no such path is,
+    /// the Hugging Face hub's `org/name` or `org/name:file.gguf`, which is fetched. Default: the embedded pair.
+    #[arg(long, env = "SPECULA_TARGET", value_name = "PATH|ID")]
     pub(crate) target: Option<PathBuf>,
     /// Draft model, as for --target; it must have the target's vocabulary.
-    #[arg(long, env = "SPECULA_DRAFT", value_name = "PATH")]
+    #[arg(long, env = "SPECULA_DRAFT", value_name = "PATH|ID")]
     pub(crate) draft: Option<PathBuf>,
     /// Early exits of the target (`specula train exit`). Default: exit.safetensors in the target's folder.
     #[arg(long, env = "SPECULA_EXITS", value_name = "FILE")]

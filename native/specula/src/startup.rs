@@ -1,16 +1,16 @@
 //! From options to a running engine: the pair, the plugins, the threads.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use specula_engine::{Engine, EngineConfig};
-use specula_models::{
-    DenseWeights, Exits, Form, Latency, LoadError, LoadedModel, Streams, read_dense, read_dense_gguf,
-};
+use specula_models::{DenseWeights, Exits, Form, Latency, LoadedModel, Streams, read_dense, read_dense_gguf};
 use specula_policies::Registry;
 
 use crate::coverage;
 use crate::device;
+use crate::hub::{self, Found};
 use crate::npu;
 use crate::options::EngineArgs;
 
@@ -34,7 +34,12 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<Engine> {
 
 /// Starts an engine on them for which no plugin is compiled: nobody will name one.
 pub(crate) fn engine_without_plugins(args: &EngineArgs) -> Result<Engine> {
-    engine_with(args, Registry::new(args.plugin_limits.limits())?)
+    engine_without_plugins_of(args, pair(args)?)
+}
+
+/// The same on models already loaded.
+pub(crate) fn engine_without_plugins_of(args: &EngineArgs, pair: (LoadedModel, Option<LoadedModel>)) -> Result<Engine> {
+    start(args, pair, args.draft_device.latency, Registry::new(args.plugin_limits.limits())?)
 }
 
 /// Starts an engine on them with these plugins.
@@ -62,7 +67,7 @@ fn start(
     }
     let draft_device = draft.as_ref().and_then(|draft| npu::device(args, &draft.model));
     let cores = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device.device));
-    let coverage = coverage::read(args)?;
+    let coverage = coverage::read(args, &target)?;
     let config = EngineConfig {
         // Measured by the target's own layers.
         coverage: coverage.map(|of| of.into_iter().map(|(layer, part)| (target.model.place(layer), part)).collect()),
@@ -92,7 +97,7 @@ pub(crate) fn pair(args: &EngineArgs) -> Result<(LoadedModel, Option<LoadedModel
 pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Option<LoadedModel>)> {
     let form = Form { compute: args.target_device.compute("--target-device")?, ..form };
     let mut target = match &args.target {
-        Some(path) => LoadedModel::open_as(path, form)?,
+        Some(named) => open(named, form)?,
         None => LoadedModel::from_gguf_bytes_as("specula-target", TARGET, form)?,
     };
     match (&args.exits, &args.target) {
@@ -115,7 +120,7 @@ pub(crate) fn pair_as(args: &EngineArgs, form: Form) -> Result<(LoadedModel, Opt
 pub(crate) fn draft(args: &EngineArgs) -> Result<Option<LoadedModel>> {
     let compute = args.draft_device.device.compute("--draft-device")?;
     let mut draft = match (&args.draft, &args.target) {
-        (Some(path), _) => Some(LoadedModel::open_on(path, compute)?),
+        (Some(named), _) => Some(open(named, Form { compute, ..Form::default() })?),
         (None, None) => {
             let form = Form { compute, ..Form::default() };
             Some(LoadedModel::from_gguf_bytes_as(DRAFT_NAME, DRAFT, form)?)
@@ -140,14 +145,20 @@ pub(crate) fn draft(args: &EngineArgs) -> Result<Option<LoadedModel>> {
 }
 
 /// Has the weights of that draft read.
-pub(crate) fn read_draft<T>(
-    args: &EngineArgs,
-    read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>,
-) -> Result<T, LoadError> {
-    match &args.draft {
-        Some(path) => read_dense(path, read),
-        None => read_dense_gguf(DRAFT_NAME, DRAFT, read),
-    }
+pub(crate) fn read_draft<T>(args: &EngineArgs, read: impl FnOnce(&DenseWeights<'_>) -> Result<T, String>) -> Result<T> {
+    Ok(match &args.draft {
+        Some(named) => read_dense(&hub::find(named)?.path, read)?,
+        None => read_dense_gguf(DRAFT_NAME, DRAFT, read)?,
+    })
+}
+
+/// Opens the model that an option names, by path or by the hub's id.
+fn open(named: &Path, form: Form) -> Result<LoadedModel> {
+    let Found { path, id } = hub::find(named)?;
+    Ok(match id {
+        Some(id) => LoadedModel::open_named(&path, &id, form)?,
+        None => LoadedModel::open_as(&path, form)?,
+    })
 }
 
 /// The shipped plugins, and those of a folder. A bad file is reported and left out.

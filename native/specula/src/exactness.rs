@@ -139,7 +139,9 @@ fn alone(spec: &RequestSpec) -> RequestSpec {
 }
 
 fn with(spec: &RequestSpec, contender: &Contender) -> RequestSpec {
-    RequestSpec { speculation: contender.settings.clone(), ..spec.clone() }
+    // What chooses by measured speed cannot be deterministic; its text must be the same all the same.
+    let deterministic = spec.deterministic && contender.settings.method.as_deref() != Some("auto");
+    RequestSpec { speculation: contender.settings.clone(), deterministic, ..spec.clone() }
 }
 
 /// Generates a page's cases by every method, several at once, neighbours leaving in between.

@@ -49,7 +49,7 @@ fn fetched(id: &Id<'_>) -> Result<PathBuf> {
         return cached(id, &cache).context("HF_HUB_OFFLINE is set and the cache does not hold the model");
     }
     let mut builder = ApiBuilder::from_env();
-    if let Ok(token) = std::env::var("HF_TOKEN") {
+    if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
         builder = builder.with_token(Some(token));
     }
     let api = builder.build()?;

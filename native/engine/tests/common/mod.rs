@@ -49,7 +49,7 @@ pub(crate) fn engine_on(max_running: usize, draft_device: Option<DraftDevice>) -
 }
 
 /// As the binary has it: a core each, the draft's lent to the target.
-fn cores() -> (Cores, Cores) {
+pub(crate) fn cores() -> (Cores, Cores) {
     match available_cores()[..] {
         [first, .., last] => (Cores { own: vec![first], lent: vec![last] }, Cores { own: vec![last], lent: vec![] }),
         _ => Default::default(),

@@ -39,6 +39,7 @@ pub(crate) fn engine_without_plugins(args: &EngineArgs) -> Result<Engine> {
 
 /// The same on models already loaded.
 pub(crate) fn engine_without_plugins_of(args: &EngineArgs, pair: (LoadedModel, Option<LoadedModel>)) -> Result<Engine> {
+    plugin_folder(args)?;
     start(args, pair, args.draft_device.latency, Registry::new(args.plugin_limits.limits())?)
 }
 
@@ -168,13 +169,18 @@ pub(crate) fn plugins(args: &EngineArgs) -> Result<Registry> {
         let name = file.strip_suffix(".wasm").unwrap_or(file);
         registry.load(name, bytes).with_context(|| format!("shipped plugin `{name}`"))?;
     }
-    if let Some(folder) = &args.plugins {
-        if !folder.is_dir() {
-            anyhow::bail!("--plugins {}: no such folder", folder.display());
-        }
+    if let Some(folder) = plugin_folder(args)? {
         for (path, error) in registry.load_folder(folder) {
             tracing::warn!(path = %path.display(), code = error.code(), %error, "plugin left out");
         }
     }
     Ok(registry)
+}
+
+/// The folder of an operator's plugins, which must be there whether or not they are used.
+fn plugin_folder(args: &EngineArgs) -> Result<Option<&Path>> {
+    match &args.plugins {
+        Some(folder) if !folder.is_dir() => anyhow::bail!("--plugins {}: no such folder", folder.display()),
+        folder => Ok(folder.as_deref()),
+    }
 }

@@ -39,9 +39,9 @@ impl FromStr for Accelerator {
 impl Display for Accelerator {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Host => f.write_str("candle"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-            Self::Metal(number) => write!(f, "metal:{number}"),
+            Self::Host => f.pad("candle"),
+            Self::Cuda(number) => f.pad(&format!("cuda:{number}")),
+            Self::Metal(number) => f.pad(&format!("metal:{number}")),
         }
     }
 }
@@ -72,7 +72,9 @@ impl Accelerator {
             Self::Cuda(number) => cuda::open(number),
             Self::Metal(number) => Device::new_metal(number).map(|device| (device, "Metal".into())),
         };
-        opened.map_err(|error| format!("device `{self}`: {error}"))
+        // What follows an error's first line is where in candle it arose.
+        let reason = |error: candle_core::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+        opened.map_err(|error| format!("device `{self}`: {}", reason(error)))
     }
 
     /// The devices of this machine by their names, or why there is none of a kind.

@@ -16,10 +16,13 @@ use toolkit::Toolkit;
 /// Of the devices that the kernels are compiled for, unless `CUDA_COMPUTE_CAP` or a device that is here says another.
 const COMPUTE_CAPABILITY: &str = "90";
 
-/// Builds it; with arguments, runs it with them.
+/// Builds it; with arguments, runs it with them, or the tests that a device can run.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let toolkit = Toolkit::find()?;
-    build(&toolkit)?;
+    if let ["test", args @ ..] = args {
+        return cargo(&toolkit, &[&["test", "--release", "--test", "on_device"], args].concat());
+    }
+    cargo(&toolkit, &["build", "--release"])?;
     let binary = target_dir().join("release/specula");
     eprintln!("    {}", binary.display());
     eprintln!(
@@ -46,7 +49,8 @@ fn home() -> PathBuf {
     files::root().join("target/cuda13")
 }
 
-fn build(toolkit: &Toolkit) -> Result<()> {
+/// Cargo with the toolkit and the patched candle.
+fn cargo(toolkit: &Toolkit, args: &[&str]) -> Result<()> {
     let candle = candle::patched(&home().join("candle-core"))?;
     let link = static_runtime(toolkit, &home().join("link"))?;
     eprintln!(
@@ -56,9 +60,11 @@ fn build(toolkit: &Toolkit) -> Result<()> {
     // Cargo notes the patch in Cargo.lock, which is to stay that of the default build.
     let _lock = files::Kept::new(&files::root().join("Cargo.lock"))?;
     let mut cargo = host::cargo();
-    cargo.args(["build", "--release", "--features", "specula/cuda", "--target-dir"]).arg(target_dir());
+    cargo.args(args).args(["--features", "specula/cuda", "--target-dir"]).arg(target_dir());
     cargo.arg("--config").arg(format!("patch.crates-io.candle-core.path='{}'", candle.display()));
     cargo.env("CUDA_HOME", &toolkit.home).env("CUDA_PATH", &toolkit.home);
+    // What tests take for their device, and where they find its libraries.
+    cargo.env("SPECULA_TEST_DEVICE", "cuda:0").env("LD_LIBRARY_PATH", toolkit.library_path()?);
     // cudarc asks the first nvcc on the path for its version.
     cargo.env("PATH", prepended(&toolkit.home.join("bin"), "PATH")?);
     cargo.env("LIBRARY_PATH", prepended(&link, "LIBRARY_PATH")?);
@@ -72,7 +78,7 @@ fn build(toolkit: &Toolkit) -> Result<()> {
         cargo.env("CUDAFORGE_THREADS", cores.to_string());
     }
     if !cargo.status()?.success() {
-        bail!("the build with CUDA failed");
+        bail!("`cargo {}` with CUDA failed", args.join(" "));
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ cargo xtask COMMAND
   exactness [ARGS]              build, then `specula exactness ARGS`: every method against the target alone
   cuda [COMMAND ARGS]           the binary with models on NVIDIA's devices (target/cuda/release/specula), which then runs
                                 `specula COMMAND ARGS`; makes the CUDA toolkit of PyPI's packages unless CUDA_HOME names one
+  cuda test [ARGS]              what models do on a device, tried on the first
   lint                          formatting and clippy, without changing anything
   doctor                        what this machine can build and test, and what is missing
   setup                         adds the wasm32 target with rustup";

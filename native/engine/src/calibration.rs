@@ -5,6 +5,7 @@ mod measure;
 mod plan;
 
 pub(crate) use measure::{TargetCosts, draft_costs, target_costs};
+pub(crate) use plan::ROUND_US;
 pub use plan::{Coverage, Plan, Reckoned};
 
 use crate::by_rows::ByRows;

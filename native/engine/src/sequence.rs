@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use specula_decoding::chain::ChainError;
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{
-    Acceptance, Chain, Ends, FinishReason, LanguageModel, LogProbs, ModelError, PolicyError, Recycling, TokenId,
+    Acceptance, Chain, Ends, FinishReason, LanguageModel, LogProbs, ModelError, PolicyError, Recycling, TokenId, lookup,
 };
 use specula_models::PREFILL_ROWS;
 use tokio::sync::mpsc::Sender;
@@ -27,6 +27,7 @@ use self::pass::{Passed, row_of};
 use self::propose::Proposed;
 use crate::admission::Place;
 use crate::auto::Choice;
+use crate::calibration::ROUND_US;
 use crate::clock::{Clock, exact_micros, micros};
 use crate::draft_worker::{DraftWorker, SequenceId};
 use crate::event::{Event, Failure, Finished, LaneKind, Message, PromptToken, Span, Started};
@@ -36,7 +37,7 @@ use crate::rates::Rates;
 use crate::recorder::Recorder;
 use crate::report::{Report, Totals};
 use crate::request::{LogProbsSpec, Request};
-use crate::settings::{Method, Settings};
+use crate::settings::{MAX_WINDOW, Method, Settings};
 
 /// Longest a full event stream is waited for before its generation fails.
 pub(crate) const SLOW_READER: Duration = Duration::from_secs(30);
@@ -397,6 +398,7 @@ impl Sequence {
         }
         self.last_pass = Some((passed.began, Instant::now()));
         self.keep_pace(tokens.len(), exact_micros(began.elapsed()), learned);
+        self.imagine_look_up(before, learned);
         let method = self.now.method;
         self.choose(learned);
         if judged.reason.is_none() && moved.is_ok() {
@@ -466,6 +468,22 @@ impl Sequence {
             None => self.report.chosen.push((method, 1)),
         }
         learned.arms.learn(choice, tokens, us);
+    }
+
+    /// Look-up costs next to nothing to try, and whether it serves depends on the text: what it would have brought in the
+    /// round that committed all from `before` on is known without a round of its own.
+    fn imagine_look_up(&mut self, before: usize, learned: &mut Learned) {
+        let Some(choice) = &mut self.choice else { return };
+        let (known, committed) = self.text.split_at(before);
+        let guessed = lookup::propose(known, MAX_WINDOW);
+        let right = guessed.iter().zip(committed).take_while(|(guess, token)| guess == token).count();
+        let costs: [Option<f64>; MAX_WINDOW + 1] =
+            std::array::from_fn(|window| learned.costs(false, false).at(window.min(guessed.len()) + 1));
+        learned.arms.imagine(choice, |settings| {
+            let us = costs[settings.window.min(MAX_WINDOW)].filter(|_| settings.method == Method::Lookup)?;
+            // Behind what is right comes the target's own token.
+            Some((right.min(settings.window) + 1, us + ROUND_US))
+        });
     }
 
     /// Tokens that the sequence commits in a microsecond; 0 before its first round.

@@ -16,7 +16,7 @@ const COVERAGE: [f64; 2] = [0.75, 0.85];
 /// A draft that does not pay with this acceptance and every outcome guessed never will.
 const HOPEFUL: f64 = 0.85;
 /// Rules, draws and commit of a round, microseconds.
-const ROUND_US: f64 = 20.0;
+pub(crate) const ROUND_US: f64 = 20.0;
 /// Largest branch budget chosen.
 const BRANCHES: usize = 16;
 /// Windows of each method that `auto` tries.
@@ -77,8 +77,13 @@ impl Plan {
             if method == Method::Auto {
                 continue;
             }
+            // Some texts repeat themselves and others do not: look-up is tried with a window for either.
+            let repeating = ranked.iter().filter(|_| method == Method::Lookup).max_by(|a, b| {
+                let rate = |r: &Reckoned| reckoner.per_pass(HOPEFUL, r.settings.window, 0.0);
+                rate(a).total_cmp(&rate(b))
+            });
             // One exit for each window is enough to try.
-            let mut tried: Vec<Reckoned> = Vec::new();
+            let mut tried: Vec<Reckoned> = repeating.copied().into_iter().collect();
             for reckoned in &ranked {
                 if tried.len() < TRIED && tried.iter().all(|t| t.settings.window != reckoned.settings.window) {
                     tried.push(*reckoned);

@@ -32,6 +32,10 @@ onnxruntime *packages:
 exactness *args:
     cargo xtask exactness {{args}}
 
+# The kernels' tests under AddressSanitizer
+sanitize:
+    cargo xtask sanitize
+
 # Formatting and clippy
 lint:
     cargo xtask lint

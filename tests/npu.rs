@@ -42,6 +42,33 @@ fn texts_are_the_targets_own_with_an_onnx_draft() {
     }
 }
 
+/// Where their packages are installed: OpenVINO on a CPU, and Qualcomm's HTP as its library emulates it.
+#[test]
+fn texts_are_the_targets_own_on_other_providers() {
+    let named = |name: &str| std::env::var(name).ok();
+    let devices = [
+        ("npu:openvino:CPU", named("SPECULA_ONNXRUNTIME_OPENVINO"), Some(None)),
+        ("npu:qnn", named("SPECULA_ONNXRUNTIME"), named("SPECULA_ONNXRUNTIME_QNN").map(Some)),
+    ];
+    let common = ["--prompt", &questions(1)[0], "--temperature", "0", "--max-tokens", "12"];
+    let plain = generate(&[&common[..], &["--method", "none"]].concat());
+    for (name, runtime, plugin) in devices {
+        let (Some(runtime), Some(plugin)) = (runtime, plugin) else {
+            eprintln!("left out: {name}; `cargo xtask onnxruntime openvino qnn` installs what it needs");
+            continue;
+        };
+        let cache = Folder::new();
+        let mut on = device(&runtime, &cache).to_vec();
+        on[1] = name;
+        on.extend(plugin.iter().flat_map(|plugin| ["--npu-plugin", plugin]));
+        let (doctor, _) = told(&[&["doctor"], &on[..]].concat());
+        assert!(doctor.contains("rows alike"), "{name}: {doctor}");
+        let got = generate(&[&common[..], &["--method", "mirror", "--streams", "1"], &on].concat());
+        assert_eq!(got.tokens, plain.tokens, "{name}");
+        assert!(got.answer.report.drafted > 0, "{name}");
+    }
+}
+
 /// The draft is the same model, so its greedy windows are those of the cores, but for rounding.
 #[test]
 fn an_onnx_draft_is_accepted_as_often_as_the_same_on_cores() {

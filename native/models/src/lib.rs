@@ -57,6 +57,7 @@ pub use resized::Resized;
 pub use session::{PREFILL_ROWS, Trace, new_paths, stream_nodes};
 pub use simulated::{Latency, Simulated};
 pub use slots::Slots;
+pub use specula_kernels::Path;
 pub use streams::Streams;
 pub use template::{ChatMessage, ChatTemplate, TemplateError};
 pub use threads::{ModelThread, limit_candle_threads};

@@ -16,6 +16,7 @@ use crate::columns::{Cache, Columns};
 use crate::export::Exporter;
 use crate::folder::{file_name, write_weights};
 use crate::graph::Port;
+use crate::inputs::Inputs;
 use crate::provider::Provider;
 use crate::runtime::{Libraries, Order, Runtime, failure};
 use crate::shared::Shared;
@@ -50,17 +51,6 @@ struct Compiled {
     session: Session,
     /// Inputs in order.
     inputs: Vec<Port>,
-}
-
-/// What a run is given beside the cache, padded to its bucket.
-#[derive(Debug, Default)]
-pub(crate) struct Inputs {
-    pub(crate) embeddings: Vec<f32>,
-    pub(crate) cos: Vec<f32>,
-    pub(crate) sin: Vec<f32>,
-    pub(crate) mask: Vec<f32>,
-    pub(crate) stream_rows: Vec<f32>,
-    pub(crate) stream_embeddings: Vec<f32>,
 }
 
 impl Graphs {

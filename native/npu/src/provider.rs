@@ -63,8 +63,7 @@ impl Provider {
                  Intel's driver besides"
             }
             Self::Qnn => {
-                "pip install onnxruntime onnxruntime-qnn (2.7 or newer); --npu-plugin = its \
-                 libonnxruntime_providers_qnn.so, LD_LIBRARY_PATH = the folder of that"
+                "pip install onnxruntime onnxruntime-qnn, 2.7 or newer; --npu-plugin = its libonnxruntime_providers_qnn.so"
             }
             Self::CoreMl => "macOS: pip install onnxruntime; ORT_DYLIB_PATH = its capi/libonnxruntime.*.dylib",
             Self::VitisAi => "AMD's Ryzen AI software, whose onnxruntime ORT_DYLIB_PATH must name",

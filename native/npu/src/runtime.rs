@@ -1,6 +1,7 @@
 //! ONNX Runtime, a library that is found when it is wanted. Without it everything here is an error with the remedy in it.
 
 use std::ffi::CStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -33,6 +34,23 @@ pub struct Runtime {
     plugins: Mutex<Vec<PathBuf>>,
 }
 
+static LOADED: Mutex<Option<&'static Runtime>> = Mutex::new(None);
+
+/// Ends the process at once if ONNX Runtime was loaded: providers' own destructors, which run when a process ends, meet
+/// sessions that other threads have not given up yet, and some abort then.
+pub fn leave(code: i32) {
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    #[cfg(unix)]
+    if loaded {
+        // What cannot be written now, nobody reads.
+        let _ = std::io::stdout().flush();
+        // SAFETY: it does not return, and whatever it leaves undone the system undoes.
+        unsafe { libc::_exit(code) };
+    }
+    // Elsewhere there is nothing known to do.
+    let _ = (loaded, code);
+}
+
 /// Where the libraries are.
 #[derive(Debug, Clone, Default)]
 pub struct Libraries {
@@ -62,7 +80,6 @@ impl Runtime {
     /// # Errors
     /// If it is not there, is too old, or another one is loaded.
     pub fn load(libraries: &Libraries) -> Result<&'static Self, String> {
-        static LOADED: Mutex<Option<&'static Runtime>> = Mutex::new(None);
         let wanted = beside_the_program(libraries.runtime.clone().unwrap_or_else(|| LIBRARY.into()));
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = match *loaded {

@@ -8,10 +8,8 @@ use specula_models::{Model, Slots, new_paths, stream_nodes};
 
 use crate::bucket::Bucket;
 use crate::columns::Cache;
-use crate::graphs::{Graphs, Inputs};
-
-/// What a row does not see, as the contract has it: exp of it is 0, and f16 holds it.
-const HIDDEN: f32 = -1e4;
+use crate::graphs::Graphs;
+use crate::inputs::Inputs;
 
 /// A draft on a device: what its sequences share.
 #[derive(Clone)]
@@ -70,61 +68,24 @@ impl NpuSession {
         let forks = if pass.count == 0 { 0 } else { pass.from.len() };
         let streams = self.device.streams.len() / config.hidden;
         let bucket = Bucket::of((rows, pass.head), (forks, streams), self.cache.past());
-        // A slot's column: the cache's, or that of a new row or stream, each behind the bucket's part.
-        let column = |slot: usize| match slot.checked_sub(first) {
-            None => slot,
-            Some(new) if new < rows => bucket.past + new,
-            Some(new) => bucket.past + bucket.rows + new - rows,
-        };
-        let places = (0..rows).chain(bucket.rows..bucket.rows + forked);
-        let (all, dim) = (bucket.rows + bucket.ahead, config.head_dim);
-        let width = bucket.past + all;
-        let Inputs { embeddings, cos, sin, mask, stream_rows, stream_embeddings } = &mut self.inputs;
-        refill(mask, all * width, HIDDEN);
-        refill(cos, all * dim, 0.0);
-        refill(sin, all * dim, 0.0);
-        for (path, place) in paths.iter().zip(places) {
-            let seen = &mut mask[place * width..(place + 1) * width];
-            seen[..path.prefix.min(first)].fill(0.0);
-            let tail = (first..path.prefix).chain(path.extra.iter().map(|slot| *slot as usize));
-            tail.for_each(|slot| seen[column(slot)] = 0.0);
-            let position = (path.len() - 1) as f32;
-            for (i, frequency) in config.rope_frequencies.iter().enumerate() {
-                let (low, high) = (place * dim + i, place * dim + i + dim / 2);
-                let (angle_sin, angle_cos) = (position * frequency).sin_cos();
-                (cos[low], cos[high], sin[low], sin[high]) = (angle_cos, angle_cos, -angle_sin, angle_sin);
-            }
-        }
-        let tokens: Vec<TokenId> = pass.nodes.iter().map(|node| node.token).collect();
-        *embeddings = self.device.model.embed(&tokens)?;
-        embeddings.resize(bucket.rows * config.hidden, 0.0);
-        refill(stream_rows, bucket.ahead * bucket.rows, 0.0);
-        refill(stream_embeddings, bucket.ahead * config.hidden, 0.0);
-        for (i, row) in pass.from.iter().enumerate() {
-            for j in 0..pass.count {
-                let stream = i * pass.count + j;
-                stream_rows[stream * bucket.rows + row] = 1.0;
-                let learned = &self.device.streams[j * config.hidden..(j + 1) * config.hidden];
-                stream_embeddings[stream * config.hidden..(stream + 1) * config.hidden].copy_from_slice(learned);
-            }
-        }
+        self.inputs.embed(bucket, pass.nodes, &self.device.model)?;
+        self.inputs.place(bucket, (first, rows), &paths, config);
+        self.inputs.fork(bucket, (pass.from, pass.count), &self.device.streams, config.hidden);
         let mut logits = self.device.graphs().run(bucket, &self.inputs, &mut self.cache, (first, rows))?;
         if !pass.head {
             return Ok((Vec::new(), Vec::new()));
         }
-        let vocab = config.vocab_size;
+        let (all, vocab) = (bucket.rows + bucket.ahead, config.vocab_size);
         if logits.len() != all * vocab {
             return Err(ModelError(format!("{} logits of {all} rows of {vocab}", logits.len())));
+        }
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(ModelError("the device gives logits that are no numbers".into()));
         }
         let of_streams = logits[bucket.rows * vocab..(bucket.rows + forked) * vocab].to_vec();
         logits.truncate(rows * vocab);
         Ok((logits, of_streams))
     }
-}
-
-fn refill(values: &mut Vec<f32>, len: usize, value: f32) {
-    values.clear();
-    values.resize(len, value);
 }
 
 impl LanguageModel for NpuSession {

@@ -229,6 +229,23 @@ fn what_is_written_once_is_used_again_and_mended() {
 }
 
 #[test]
+fn nonsense_is_a_failure_not_a_guess() {
+    let Some(libraries) = libraries() else { return };
+    let model = all().swap_remove(0);
+    let path = written(&model);
+    let loaded = with_streams(&model, &path, Compute::Kernels);
+    let place = on_cpu(&libraries, Variant::F32);
+    drop(graphs(&path, &loaded.model, place.clone()));
+    let digest = std::fs::read_dir(&place.cache).expect("a folder").next().expect("one model").expect("readable");
+    let weights = digest.path().join("f32/weights.bin");
+    let length = std::fs::metadata(&weights).expect("there").len() as usize;
+    std::fs::write(&weights, vec![0xff; length]).expect("written");
+    let mut session = Device::new(loaded.model.clone(), graphs(&path, &loaded.model, place)).session();
+    let failed = session.forward(&chain_nodes(&text(2), 0), None).expect_err("no numbers");
+    assert!(failed.0.contains("no numbers"), "{failed}");
+}
+
+#[test]
 fn a_runtime_that_is_not_there_is_an_error_with_a_remedy() {
     let nowhere = Libraries { runtime: Some("/nowhere/libonnxruntime.so".into()), plugin: None };
     let Err(why) = Runtime::load(&nowhere) else { panic!("it was loaded") };

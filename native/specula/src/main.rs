@@ -19,6 +19,8 @@ mod startup;
 mod train;
 mod watermark;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -61,13 +63,22 @@ enum Command {
     Doctor(options::EngineArgs),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let command = Cli::parse().command;
     // Training is one thing at a time and takes what there is.
     if !matches!(command, Command::Train(_)) {
         // SAFETY: nothing has started a thread yet.
         unsafe { specula_models::limit_candle_threads() };
     }
+    let done = run(command);
+    if let Err(error) = &done {
+        eprintln!("Error: {error:?}");
+    }
+    specula_npu::leave(i32::from(done.is_err()));
+    ExitCode::from(u8::from(done.is_err()))
+}
+
+fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Generate(args) => generate::run(&args),

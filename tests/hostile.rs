@@ -57,8 +57,9 @@ fn infested() -> Arc<Infested> {
     infested
 }
 
+/// By a method that has a window in every round: what decodes without one asks no acceptance policy.
 fn plugged(name: &str) -> Value {
-    with(&question(0), json!({"plugins": [{"name": name}]}))
+    with(&question(0), json!({"plugins": [{"name": name}], "speculation": {"method": "sps"}}))
 }
 
 #[tokio::test]
@@ -113,7 +114,7 @@ async fn a_failing_editor_fails_its_request_by_every_way() {
 async fn what_follows_a_failure_is_the_request_s_to_say() {
     let server = &infested().server;
     let under =
-        |name: &str, policy: &str| with(&question(0), json!({"plugins": [{"name": name, "on_failure": policy}]}));
+        |name: &str, policy: &str| with(&plugged(name), json!({"plugins": [{"name": name, "on_failure": policy}]}));
     let alone = server.whole(CHAT, &question(0)).await;
     for (name, code) in EDITORS {
         let answer = server.whole(CHAT, &under(name, "fallback")).await;

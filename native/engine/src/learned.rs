@@ -48,6 +48,11 @@ impl Learned {
         }
     }
 
+    /// What a pass takes that nobody works beside and no exit looks into.
+    pub(crate) fn alone_us(&self, rows: usize) -> Option<f64> {
+        self.alone.at(rows)
+    }
+
     /// What one more row adds to a pass of `rows` rows.
     pub(crate) fn row_us(&mut self, beside: bool, rows: usize) -> f64 {
         let costs = self.costs(beside, false);

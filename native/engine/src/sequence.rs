@@ -397,8 +397,9 @@ impl Sequence {
             self.called_plugins(begin);
         }
         self.last_pass = Some((passed.began, Instant::now()));
-        self.keep_pace(tokens.len(), exact_micros(began.elapsed()), learned);
+        // First, while the choice is still that of this round, which is not to count twice.
         self.imagine_look_up(before, learned);
+        self.keep_pace(tokens.len(), exact_micros(began.elapsed()), learned);
         let method = self.now.method;
         self.choose(learned);
         if judged.reason.is_none() && moved.is_ok() {
@@ -472,15 +473,16 @@ impl Sequence {
 
     /// Look-up costs next to nothing to try, and whether it serves depends on the text: what it would have brought in the
     /// round that committed all from `before` on is known without a round of its own.
-    fn imagine_look_up(&mut self, before: usize, learned: &mut Learned) {
+    fn imagine_look_up(&mut self, before: usize, learned: &Learned) {
         let Some(choice) = &mut self.choice else { return };
         let (known, committed) = self.text.split_at(before);
         let guessed = lookup::propose(known, MAX_WINDOW);
         let right = guessed.iter().zip(committed).take_while(|(guess, token)| guess == token).count();
-        let costs: [Option<f64>; MAX_WINDOW + 1] =
-            std::array::from_fn(|window| learned.costs(false, false).at(window.min(guessed.len()) + 1));
         learned.arms.imagine(choice, |settings| {
-            let us = costs[settings.window.min(MAX_WINDOW)].filter(|_| settings.method == Method::Lookup)?;
+            if settings.method != Method::Lookup {
+                return None;
+            }
+            let us = learned.alone_us(settings.window.min(guessed.len()) + 1)?;
             // Behind what is right comes the target's own token.
             Some((right.min(settings.window) + 1, us + ROUND_US))
         });

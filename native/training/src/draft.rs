@@ -73,7 +73,7 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
     let home = recipe::home(recipe);
     let recipe: Recipe = recipe::read(recipe)?;
     recipe.data.check()?;
-    recipe.training.check()?;
+    recipe.training.check(1)?;
     let target = LoadedModel::open(&home.join(&recipe.teacher.target))?;
     let seed = recipe.training.seed;
     let mut trainee = Trainee::new(&recipe.model, home, seed, &place.device)?;

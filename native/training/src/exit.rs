@@ -1,11 +1,11 @@
 //! Fits early exits: for every layer an affine map before the frozen norm and head, by the divergence of what they read
 //! from the target's own rows. The target itself is never changed and may be of any format that it is served in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -29,6 +29,8 @@ struct Recipe {
     teacher: recipe::Teacher,
     /// The draft whose rejections the coverage is measured on: a GGUF file or a folder.
     draft: Option<PathBuf>,
+    /// Exits to go on from, as an earlier run wrote them; what they lack begins as the bare head.
+    base: Option<PathBuf>,
     /// Exits, as numbers of layers run; empty: all but the last.
     #[serde(default)]
     layers: Vec<usize>,
@@ -65,7 +67,8 @@ pub fn train_exit(recipe: &Path, place: &Place) -> Result<Outcome> {
     let home = recipe::home(recipe);
     let recipe: Recipe = recipe::read(recipe)?;
     recipe.data.check()?;
-    recipe.training.check()?;
+    // Exits that are there may be measured alone, with another draft, say.
+    recipe.training.check(usize::from(recipe.base.is_none()))?;
     let path = home.join(&recipe.teacher.target);
     let target = LoadedModel::open(&path)?;
     let draft = recipe.draft.as_ref().map(|draft| LoadedModel::open(&home.join(draft))).transpose()?;
@@ -74,12 +77,8 @@ pub fn train_exit(recipe: &Path, place: &Place) -> Result<Outcome> {
     }
     let layers = exits(&recipe.layers, target.model.config().layers)?;
     let hidden = target.model.config().hidden;
-    let mut variables = Variables::new();
-    for layer in &layers {
-        let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, &place.device);
-        variables.insert(weight_name(*layer), zeros(&[hidden, hidden])?);
-        variables.insert(bias_name(*layer), zeros(&[hidden])?);
-    }
+    let base = recipe.base.as_ref().map(|base| home.join(base));
+    let variables = beginning(base.as_deref(), &layers, hidden, &place.device)?;
     let reader = Reader {
         tokenizer: &target.tokenizer,
         template: target.template.as_ref(),
@@ -131,6 +130,26 @@ fn exits(asked: &[usize], layers: usize) -> Result<Vec<usize>> {
         bail!("`layers` names {bad}; an exit of a target of {layers} layers stands after 1 to {}", layers - 1);
     }
     Ok(if asked.is_empty() { (1..layers).collect() } else { asked.to_vec() })
+}
+
+/// The exits before the first step.
+fn beginning(base: Option<&Path>, layers: &[usize], hidden: usize, device: &Device) -> Result<Variables> {
+    let kept = match base {
+        Some(base) => files::load_tensors(base)?.with_context(|| format!("`base`: no file {}", base.display()))?.0,
+        None => HashMap::new(),
+    };
+    let mut variables = Variables::new();
+    for layer in layers {
+        for (name, shape) in [(weight_name(*layer), vec![hidden, hidden]), (bias_name(*layer), vec![hidden])] {
+            let first = match kept.get(&name) {
+                Some(tensor) if tensor.dims() == shape => tensor.to_dtype(DType::F32)?.to_device(device)?,
+                Some(tensor) => bail!("`base`: `{name}` is {:?}, this target needs {shape:?}", tensor.dims()),
+                None => Tensor::zeros(shape, DType::F32, device)?,
+            };
+            variables.insert(name, Var::from_tensor(&first)?);
+        }
+    }
+    Ok(variables)
 }
 
 fn weight_name(layer: usize) -> String {

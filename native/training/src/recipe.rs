@@ -54,7 +54,7 @@ pub(crate) enum BadLines {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Schedule {
-    /// Optimiser steps.
+    /// Optimiser steps; 0, where there is something to measure, measures it.
     pub(crate) steps: usize,
     /// B, packed sequences of a pass.
     #[serde(default = "default_batch")]
@@ -166,8 +166,8 @@ impl Data {
 }
 
 impl Schedule {
-    pub(crate) fn check(&self) -> Result<()> {
-        at_least("training.steps", self.steps, 1)?;
+    pub(crate) fn check(&self, least_steps: usize) -> Result<()> {
+        at_least("training.steps", self.steps, least_steps)?;
         at_least("training.batch", self.batch, 1)?;
         at_least("training.accumulate", self.accumulate, 1)?;
         at_least("training.checkpoint", self.checkpoint, 1)?;

@@ -15,7 +15,9 @@ use crate::calibration::draft_costs;
 use crate::clock::exact_micros;
 use crate::drafting::{DraftSequence, Opening, Overlap, Stopwatch, Window};
 use crate::event::{LaneKind, MessageKind};
+use crate::patience;
 use crate::settings::Settings;
+use crate::trusts::Trusts;
 use crate::worth::Worth;
 
 /// Makes the model of a new sequence.
@@ -107,9 +109,10 @@ pub(crate) struct DraftWorker {
 }
 
 impl DraftWorker {
-    pub(crate) fn spawn(factory: ModelFactory, core: Option<usize>) -> Result<(Self, ModelThread), String> {
+    /// `lent`: whether others work on the draft's core while nothing is rolled out.
+    pub(crate) fn spawn(factory: ModelFactory, core: Option<usize>, lent: bool) -> Result<(Self, ModelThread), String> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let thread = ModelThread::spawn("draft", core, move || run(factory, &receiver))?;
+        let thread = ModelThread::spawn("draft", core, move || run(factory, &receiver, lent))?;
         Ok((Self { sender }, thread))
     }
 
@@ -154,11 +157,14 @@ struct Served {
     told_steps: u64,
 }
 
-fn run(factory: ModelFactory, messages: &Receiver<(Instant, ToDraft)>) {
+fn run(factory: ModelFactory, messages: &Receiver<(Instant, ToDraft)>, lent: bool) {
     let begin = Instant::now();
     let mut desk = Desk::new(factory, Stopwatch::new(move || exact_micros(begin.elapsed())));
     loop {
-        let message = if desk.has_work() { messages.try_recv() } else { messages.recv().map_err(TryRecvError::from) };
+        let message = match desk.has_work() {
+            true => messages.try_recv(),
+            false => patience::receive(messages, !lent || desk.rolling).map_err(TryRecvError::from),
+        };
         match message {
             Ok((sent, message)) => {
                 desk.note(&message, sent);
@@ -175,13 +181,16 @@ struct Desk {
     factory: ModelFactory,
     served: HashMap<SequenceId, Served>,
     stopwatch: Stopwatch,
+    trusts: Trusts,
     /// The sequence whose pass is running: there is one target, so there is at most one.
     passing: Option<SequenceId>,
+    /// Whether the last message was one of a round with rollouts, of which more follow soon.
+    rolling: bool,
 }
 
 impl Desk {
     fn new(factory: ModelFactory, stopwatch: Stopwatch) -> Self {
-        Self { factory, served: HashMap::new(), stopwatch, passing: None }
+        Self { factory, served: HashMap::new(), stopwatch, trusts: Trusts::default(), passing: None, rolling: false }
     }
 
     /// Whether there is something to roll out.
@@ -204,6 +213,10 @@ impl Desk {
     }
 
     fn take(&mut self, message: ToDraft) {
+        self.rolling = matches!(
+            message,
+            ToDraft::PassBegan { .. } | ToDraft::Exit { .. } | ToDraft::Verdict { next: Some(_), .. }
+        );
         match message {
             ToDraft::Measure(tell) => {
                 let measured = (self.factory)().and_then(|mut model| draft_costs(&mut *model));
@@ -217,7 +230,8 @@ impl Desk {
                 let _ = tell.send(());
             }
             ToDraft::Open { id, opening, replies } => {
-                let served = Served::open(&self.factory, *opening, self.stopwatch.clone(), replies);
+                let served =
+                    Served::open(&self.factory, *opening, (self.stopwatch.clone(), self.trusts.clone()), replies);
                 self.served.insert(id, served);
             }
             ToDraft::Close { id } => {
@@ -229,7 +243,7 @@ impl Desk {
                 self.with(id, |s| s.attempt(LaneKind::DraftRollout, |d| d.begin_pass(window, overlap)));
             }
             ToDraft::Exit { id, rows } => {
-                self.with(id, |s| s.attempt(LaneKind::DraftRollout, |d| d.exit(&rows)));
+                self.with(id, |s| s.attempt(LaneKind::DraftRollout, |d| d.exit(rows)));
             }
             ToDraft::Verdict { id, committed, next } => {
                 self.passing = None;
@@ -250,11 +264,11 @@ impl Served {
     fn open(
         factory: &ModelFactory,
         opening: Opening,
-        stopwatch: Stopwatch,
+        shared: (Stopwatch, Trusts),
         replies: SyncSender<Result<Proposal, ModelError>>,
     ) -> Self {
         let begin = Instant::now();
-        let sequence = factory().and_then(|model| DraftSequence::new(model, opening, stopwatch));
+        let sequence = factory().and_then(|model| DraftSequence::new(model, opening, shared));
         let work = vec![(LaneKind::DraftSerial, begin, Instant::now())];
         Self { sequence, replies, work, messages: Vec::new(), told_steps: 0 }
     }

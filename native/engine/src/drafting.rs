@@ -9,21 +9,21 @@
 //! step, and re-read there by the main stream. With [`LookAhead::Correct`] what the main stream reads otherwise is cut off,
 //! so that the window is the one that a draft without streams finds.
 
+mod rollout;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use specula_decoding::branches::{self, Allocation, Outcome, Source};
+use specula_decoding::branches::{Candidates, Outcome};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{Chain, LanguageModel, ModelError, NewNode, NoiseRows, Row, Sampling, TokenId};
 
+use self::rollout::Branch;
 use crate::by_rows::ByRows;
-use crate::clock::exact_micros;
 use crate::settings::{LookAhead, Roots, Settings};
+use crate::trusts::Trusts;
 use crate::worth::Worth;
-
-/// A step may cost this many times one over a single row for the sake of more branches, however little time there is.
-pub(crate) const NEARLY_FREE: f64 = 1.3;
 
 /// What steps of the draft cost, by its device's clock: one for all sequences of its thread.
 #[derive(Clone)]
@@ -45,28 +45,27 @@ impl Stopwatch {
 
     /// A step over so many rows.
     fn time<T>(&self, rows: usize, step: impl FnOnce() -> T) -> T {
-        let begin = (self.now)();
+        let begin = self.now();
         let done = step();
-        self.costs.borrow_mut().learn(rows, (self.now)() - begin);
+        self.costs.borrow_mut().learn(rows, self.now() - begin);
         done
     }
 
-    /// What a step over one token takes, microseconds; 0 before the first.
-    fn step_us(&self) -> f64 {
-        self.costs.borrow().at(1).unwrap_or(0.0)
+    fn now(&self) -> f64 {
+        (self.now)()
     }
 
-    /// Most rows, up to `most`, of a step that takes no longer; `None` before the first.
-    fn within(&self, micros: f64, most: usize) -> Option<usize> {
-        self.costs.borrow().within(micros, most)
+    /// What a step over so many rows takes, microseconds; 0 before the first.
+    fn at(&self, rows: usize) -> f64 {
+        self.costs.borrow().at(rows).unwrap_or(0.0)
     }
 }
 
-/// What rollouts have time for: the whole pass, and what is left of it once the exit's message came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What rollouts have time for, and what time is worth that the verdict waits for them.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Overlap {
     pub(crate) pass: Duration,
-    pub(crate) suffix: Duration,
+    pub(crate) worth: Worth,
 }
 
 /// The draft's state for one sequence.
@@ -81,13 +80,18 @@ pub(crate) struct DraftSequence {
     slots: Vec<Slot>,
     /// Draft tokens under verification, the draft's own or another's; `None` between passes.
     verifying: Option<Vec<TokenId>>,
-    /// Until when rollouts are of use; `None` if nobody knows.
+    /// What rollouts have time for; `None` if nobody knows.
     overlap: Option<Overlap>,
+    /// When the pass began, by the stopwatch.
+    began: f64,
     stopwatch: Stopwatch,
     branches: Vec<Branch>,
-    /// Outcomes guessed by the draft's own rows, once they are known.
-    own_outcomes: Option<Vec<Outcome>>,
+    /// Whether outcomes were guessed by the draft's own rows.
+    guessed: bool,
     exit_arrived: bool,
+    /// What the exit said of the window under verification.
+    exit_rows: Vec<Candidates>,
+    trusts: Trusts,
     expanded: u64,
     steps: u64,
     wants_q: bool,
@@ -97,6 +101,8 @@ struct Slot {
     fed: Guess,
     /// Candidates for the token after this slot, most likely first; empty for slots that were only prefilled.
     ranked: Vec<(TokenId, f32)>,
+    /// Probability that the first of them is the target's token, as far as that was learnt.
+    sure: f64,
     /// Guesses for the tokens 1, 2, … after this slot: the main stream's, then those of the streams that were asked for.
     guesses: Vec<Guess>,
 }
@@ -110,7 +116,7 @@ struct Guess {
 
 impl Slot {
     fn known(token: TokenId) -> Self {
-        Self { fed: Guess { token, log_q: f32::NAN }, ranked: Vec::new(), guesses: Vec::new() }
+        Self { fed: Guess { token, log_q: f32::NAN }, ranked: Vec::new(), sure: 1.0, guesses: Vec::new() }
     }
 }
 
@@ -128,12 +134,6 @@ pub(crate) struct Opening {
     pub(crate) wants_q: bool,
 }
 
-struct Branch {
-    outcome: Outcome,
-    /// Slots fed so far: the outcome's next token, then the branch's guesses.
-    path: Vec<usize>,
-}
-
 /// A window with what acceptance policies may ask of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Window {
@@ -147,7 +147,7 @@ impl DraftSequence {
     pub(crate) fn new(
         mut model: Box<dyn LanguageModel>,
         opening: Opening,
-        stopwatch: Stopwatch,
+        (stopwatch, trusts): (Stopwatch, Trusts),
     ) -> Result<Self, ModelError> {
         let Opening { text, prompt, sampling, settings, noise, wants_q } = opening;
         let fed = &text[..text.len() - 1];
@@ -163,10 +163,13 @@ impl DraftSequence {
             text,
             verifying: None,
             overlap: None,
+            began: 0.0,
             stopwatch,
             branches: Vec::new(),
-            own_outcomes: None,
+            guessed: false,
             exit_arrived: false,
+            exit_rows: Vec::new(),
+            trusts,
             expanded: 0,
             steps: 0,
             wants_q,
@@ -186,7 +189,8 @@ impl DraftSequence {
         }
         loop {
             let known = self.window().tokens.len();
-            if known >= len || !worth.another(known, self.step_us()) {
+            let reached = self.reached(self.text.len() - 1..self.model.linear());
+            if known >= len || !worth.another(reached, self.step_us()) {
                 break;
             }
             let fed = self.model.linear() - self.text.len();
@@ -211,15 +215,17 @@ impl DraftSequence {
         }
         self.verifying = Some(window);
         self.overlap = overlap.filter(|_| !self.settings.deterministic);
+        self.began = self.stopwatch.now();
         self.branches.clear();
-        self.own_outcomes = None;
+        self.guessed = false;
+        self.exit_rows.clear();
         self.exit_arrived = self.settings.roots == Roots::Draft;
         self.expanded = 0;
         Ok(())
     }
 
     /// The early exit's candidates of every row: re-orders the branches.
-    pub(crate) fn exit(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Result<(), ModelError> {
+    pub(crate) fn exit(&mut self, rows: Vec<Candidates>) -> Result<(), ModelError> {
         if self.verifying.is_none() {
             // The pass that it looked into is over.
             return Ok(());
@@ -228,19 +234,15 @@ impl DraftSequence {
         while self.settings.deterministic && (self.lacks_root() || self.roots_unknown()) {
             self.roll_out()?;
         }
-        let choice = self.choice(self.overlap.map(|overlap| overlap.suffix));
-        let theirs = branches::outcomes(self.verified(), rows, Source::Exit, choice);
-        let ours = self.own_outcomes.as_deref().unwrap_or_default();
-        let chosen = branches::merge(ours, &theirs, choice.2);
         self.exit_arrived = true;
-        self.choose(chosen);
+        self.exit_rows = rows;
+        self.choose(self.outcomes());
         Ok(())
     }
 
     /// Whether [`DraftSequence::roll_out`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
-        self.verifying.is_some()
-            && (self.lacks_root() || self.roots_unknown() || self.branches.iter().any(|b| self.grows(b)))
+        self.verifying.is_some() && (self.lacks_root() || self.roots_unknown() || !self.growing().is_empty())
     }
 
     /// Whether the verdict must wait: with `deterministic`, until every rollout has its full length.
@@ -248,7 +250,7 @@ impl DraftSequence {
         self.settings.deterministic && self.has_work()
     }
 
-    /// One draft step: first the window's last token, then every branch by one token, as one tree pass.
+    /// One draft step: first the window's last token, then branches by one token each, as one tree pass.
     pub(crate) fn roll_out(&mut self) -> Result<(), ModelError> {
         if self.lacks_root() {
             let fed = self.slots.len();
@@ -256,20 +258,14 @@ impl DraftSequence {
             self.feed(&chain_nodes(&path[fed..], fed), &[], 0)?;
         }
         if self.roots_unknown() {
-            let own = self.own_rows();
-            let choice = self.choice(self.overlap.map(|overlap| overlap.pass));
-            let ours = branches::outcomes(self.verified(), &own, Source::Draft, choice);
-            self.own_outcomes = Some(ours.clone());
-            self.choose(ours);
+            self.guessed = true;
+            self.choose(self.outcomes());
             return Ok(());
         }
         let (mut nodes, mut tips, mut ahead) = (Vec::new(), Vec::new(), 0);
         let first = self.slots.len();
         let mut grown = Vec::new();
-        for b in 0..self.branches.len() {
-            if !self.grows(&self.branches[b]) {
-                continue;
-            }
+        for b in self.growing() {
             let begin = nodes.len();
             nodes.extend(self.next_nodes(&self.branches[b], first + begin));
             if nodes.len() == begin {
@@ -296,6 +292,7 @@ impl DraftSequence {
         let hit = self.branches.iter().position(|b| came_true(b) && !b.path.is_empty());
         let hit = hit.map(|b| self.branches.swap_remove(b));
         let path = hit.as_ref().map_or(&[][..], |b| &b.path);
+        self.learn(committed);
         let agreeing = if hit.is_some() { accepted } else { self.agreeing_with(committed) };
         let from = (self.text.len() + agreeing).min(self.model.linear());
         self.model.keep(from, path)?;
@@ -317,7 +314,7 @@ impl DraftSequence {
 
     /// What a step over one token takes, microseconds.
     pub(crate) fn step_us(&self) -> f64 {
-        self.stopwatch.step_us()
+        self.stopwatch.at(1)
     }
 
     /// The window as far as it is known, cut to `len`.
@@ -386,6 +383,7 @@ impl DraftSequence {
             if let Some(path) = &paths[i] {
                 slot.fed.log_q = self.guess_of(nodes, i).map_or(f32::NAN, |guess| guess.log_q);
                 (slot.ranked, slot.guesses) = self.read(rows.row(i), path, self.settings.exit_top + 1);
+                slot.sure = f64::from(self.trust(false).best([&slot.ranked, &[]]));
             }
             self.slots.push(slot);
         }
@@ -498,76 +496,5 @@ impl DraftSequence {
         let guesses: Vec<Guess> = fed.chain(self.trusted_after(linear - 1).iter().copied()).collect();
         let log_q = if self.wants_q { guesses.iter().map(|guess| guess.log_q).collect() } else { Vec::new() };
         Window { tokens: guesses.iter().map(|guess| guess.token).collect(), log_q }
-    }
-
-    fn verified(&self) -> &[TokenId] {
-        self.verifying.as_deref().unwrap_or_default()
-    }
-
-    /// Whether the slot after which the bonus would come is still to be fed.
-    fn lacks_root(&self) -> bool {
-        self.model.linear() < self.text.len() + self.verified().len()
-    }
-
-    fn roots_unknown(&self) -> bool {
-        let wants_own = self.settings.roots != Roots::Exit;
-        wants_own && self.own_outcomes.is_none() && (!self.exit_arrived || self.settings.roots == Roots::Draft)
-    }
-
-    /// Candidates of rows 0..=γ as the draft's own rows have them.
-    fn own_rows(&self) -> Vec<Vec<(TokenId, f32)>> {
-        let anchor = self.text.len() - 1;
-        self.slots[anchor..=anchor + self.verified().len()].iter().map(|s| s.ranked.clone()).collect()
-    }
-
-    /// How branches are chosen that have so much time: no more than grow to their full length in it, but for those that
-    /// cost next to nothing beside the first.
-    fn choice(&self, time: Option<Duration>) -> (Allocation, usize, usize) {
-        let most = self.settings.branch_budget;
-        let steps = (self.settings.window + 1) as f64;
-        let nearly_free = self.stopwatch.step_us() * NEARLY_FREE;
-        let fit = time.and_then(|time| self.stopwatch.within(nearly_free.max(exact_micros(time) / steps), most));
-        (self.settings.allocation, self.settings.exit_top, fit.map_or(most, |fit| fit.max(1)))
-    }
-
-    /// Makes these outcomes the ones rolled out; branches begun for others are dropped.
-    fn choose(&mut self, outcomes: Vec<Outcome>) {
-        let mut old = std::mem::take(&mut self.branches);
-        for outcome in outcomes {
-            let same = |b: &Branch| (b.outcome.accepted, b.outcome.next) == (outcome.accepted, outcome.next);
-            let path = old.iter().position(same).map(|i| old.swap_remove(i).path).unwrap_or_default();
-            self.branches.push(Branch { outcome, path });
-        }
-    }
-
-    fn grows(&self, branch: &Branch) -> bool {
-        let waits = self.settings.deterministic && !self.exit_arrived;
-        let lacks = match branch.path.last() {
-            None => self.settings.window > 0,
-            // Its window is what was fed behind the outcome's token, and what that lets guess.
-            Some(last) => {
-                let guessed = self.trusted_after(*last).len();
-                guessed > 0 && branch.path.len() - 1 + guessed < self.settings.window
-            }
-        };
-        !waits && lacks && self.room(branch) > 0
-    }
-
-    /// Tokens that a branch may still feed before the context ends.
-    fn room(&self, branch: &Branch) -> usize {
-        let len = self.text.len() + branch.outcome.accepted + branch.path.len() + 1;
-        self.model.context_length().saturating_sub(len)
-    }
-
-    /// What a branch feeds next, from slot `first` on: the outcome's token, or what was guessed after its last slot.
-    fn next_nodes(&self, branch: &Branch, first: usize) -> Vec<NewNode> {
-        let Some(&last) = branch.path.last() else {
-            let parent = self.text.len() - 1 + branch.outcome.accepted;
-            return vec![NewNode { token: branch.outcome.next, parent: Some(parent) }];
-        };
-        let most = (self.settings.window - branch.path.len()).min(self.room(branch));
-        let parent = |i: usize| if i == 0 { last } else { first + i - 1 };
-        let guesses = self.guessed_after(last, most).iter().enumerate();
-        guesses.map(|(i, guess)| NewNode { token: guess.token, parent: Some(parent(i)) }).collect()
     }
 }

@@ -221,7 +221,7 @@ impl Engine {
             .map(|draft| {
                 let sessions = draft_device.map_or_else(|| own_sessions(&draft.model), |device| device(&draft.model));
                 let factory = draft_factory(draft, target.model.config().vocab_size, sessions, draft_latency);
-                DraftWorker::spawn(factory, cores.1.own.first().copied())
+                DraftWorker::spawn(factory, cores.1.own.first().copied(), !cores.0.lent.is_empty())
             })
             .transpose()
             .map_err(StartError)?
@@ -547,6 +547,6 @@ fn calibrated(
     let plan = if alone_only { Plan::alone(costs, layers) } else { Plan::of(costs, (layers, streams), coverage) };
     let arms = plan.arms.iter().map(|arm| (arm.settings, arm.tokens_per_second / 1e6)).collect();
     // If the thread died, the first request shows it.
-    let _ = give.send(Learned::new(&plan.costs, Arms::new(arms), layers));
+    let _ = give.send(Learned::new(&plan.costs, Arms::new(arms)));
     Ok(plan)
 }

@@ -18,12 +18,10 @@ pub(crate) struct Learned {
     /// Whoever asks: one tenant. It moves speed, never text.
     pub(crate) recycling: Recycling,
     pub(crate) arms: Arms,
-    /// N.
-    pub(crate) layers: usize,
 }
 
 impl Learned {
-    pub(crate) fn new(costs: &Costs, arms: Arms, layers: usize) -> Self {
+    pub(crate) fn new(costs: &Costs, arms: Arms) -> Self {
         Self {
             alone: costs.alone.clone(),
             beside: costs.beside.clone(),
@@ -31,7 +29,6 @@ impl Learned {
             rates: Default::default(),
             recycling: Recycling::default(),
             arms,
-            layers,
         }
     }
 

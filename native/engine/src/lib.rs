@@ -15,6 +15,7 @@ mod engine;
 mod event;
 mod failure;
 mod learned;
+mod patience;
 mod plugins;
 mod rates;
 mod recorder;
@@ -23,6 +24,7 @@ mod request;
 mod sequence;
 mod settings;
 mod target_thread;
+mod trusts;
 mod worth;
 
 pub use by_rows::ByRows;

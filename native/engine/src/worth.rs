@@ -16,14 +16,14 @@ impl Worth {
     /// Draft whatever was asked for.
     pub(crate) const ALL: Self = Self { rate: 0.0, acceptance: 1.0, row_us: 0.0 };
 
-    /// Whether to draft a token after `drafted` others, which takes `step_us`.
-    pub(crate) fn another(&self, drafted: usize, step_us: f64) -> bool {
-        self.acceptance.powi(drafted as i32 + 1) >= self.rate * (step_us + self.row_us)
+    /// Whether to draft a token that takes `step_us`, where those before it are accepted with probability `reached`.
+    pub(crate) fn another(&self, reached: f64, step_us: f64) -> bool {
+        reached * self.acceptance >= self.rate * (step_us + self.row_us)
     }
 
     /// Window that is worth while, at most `most`, where each token takes `step_us`.
     pub(crate) fn window(&self, most: usize, step_us: f64) -> usize {
-        (0..most).take_while(|drafted| self.another(*drafted, step_us)).count()
+        (0..most).take_while(|drafted| self.another(self.acceptance.powi(*drafted as i32), step_us)).count()
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::Costs;
-use crate::drafting::NEARLY_FREE;
 use crate::rates::expected;
 use crate::settings::{Method, Roots, Settings};
 
@@ -19,6 +18,10 @@ const HOPEFUL: f64 = 0.85;
 pub(crate) const ROUND_US: f64 = 20.0;
 /// Largest branch budget chosen.
 const BRANCHES: usize = 16;
+/// Of those, branches that grow together where time is short.
+const TOGETHER: usize = 4;
+/// More rows are as good as free in a step that takes at most this many times one over a single row.
+const NEARLY_FREE: f64 = 1.3;
 /// Windows of each method that `auto` tries.
 const TRIED: usize = 2;
 
@@ -91,7 +94,8 @@ impl Plan {
             }
             if refused.is_none() || !method.needs_draft() {
                 // Whether looking ahead pays depends on the text too: it is for trying, not for reckoning.
-                let ahead = tried.first().filter(|_| method == Method::Sps && reckoner.rows_are_free(streams));
+                let looks_ahead = matches!(method, Method::Sps | Method::Mirror) && reckoner.rows_are_free(streams);
+                let ahead = tried.first().filter(|_| looks_ahead);
                 let ahead = ahead.map(|best| Reckoned { settings: Settings { streams, ..best.settings }, ..*best });
                 arms.extend(tried.iter().copied().chain(ahead));
             }
@@ -121,13 +125,9 @@ impl Reckoner<'_> {
         all
     }
 
-    /// As many branches as grow to their full length during a pass, at least a few: at run time fewer are begun where there
-    /// is less time.
+    /// Branches for all likely outcomes, where any are rolled out: how many of them grow, and how far, is seen as time goes by.
     fn with_branches(&self, settings: Settings) -> Settings {
-        let rows = settings.window + 1;
-        let Some(pass) = self.costs.beside.at(rows).filter(|_| settings.method.rolls_out()) else { return settings };
-        let fit = self.costs.step.within(pass / rows as f64, BRANCHES).unwrap_or(0);
-        Settings { branch_budget: fit.max(4), ..settings }
+        if settings.method.rolls_out() { Settings { branch_budget: BRANCHES, ..settings } } else { settings }
     }
 
     /// Expected tokens a microsecond.
@@ -155,7 +155,7 @@ impl Reckoner<'_> {
 
     /// T = T_target + T_exit + T_rv, and the draft's time where it does not fit or was for nothing.
     fn mirrored(&self, acceptance: f64, settings: &Settings) -> f64 {
-        let Settings { window, exit_layer, branch_budget, roots, .. } = *settings;
+        let Settings { window, exit_layer, roots, .. } = *settings;
         let rows = window + 1;
         let exits = roots != Roots::Draft;
         let costs = if exits { &self.costs.with_exit } else { &self.costs.beside };
@@ -168,7 +168,7 @@ impl Reckoner<'_> {
         let by_draft = if roots == Roots::Exit { 0.0 } else { COVERAGE[0] };
         let covered = by_draft.max(by_exit);
         // The draft's own branches have all of the pass to grow in; what the exit adds has what is left of it.
-        let depth = |time: f64| (time / self.step(branch_budget).max(1e-3)).floor() as usize;
+        let depth = |time: f64| (time / self.step(TOGETHER).max(1e-3)).floor() as usize;
         let left = pass * (1.0 - exit_layer as f64 / self.layers as f64);
         let hit = by_draft * expected(acceptance, window.min(depth(pass)))
             + (covered - by_draft) * expected(acceptance, window.min(depth(left)));
@@ -278,7 +278,7 @@ mod tests {
             let arms = plan.arms.iter().filter(|arm| arm.settings.streams > 0);
             arms.map(|arm| (arm.settings.method, arm.settings.streams)).collect::<Vec<_>>()
         };
-        assert_eq!(looks_ahead(2, 90.0), [(Method::Sps, 2)]);
+        assert_eq!(looks_ahead(2, 90.0), [(Method::Sps, 2), (Method::Mirror, 2)]);
         assert!(looks_ahead(0, 90.0).is_empty() && looks_ahead(2, 300.0).is_empty());
     }
 

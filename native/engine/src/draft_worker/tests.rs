@@ -81,8 +81,8 @@ struct Play {
     settings: Settings,
 }
 
-/// A pass of 4 ms whose exit comes after 2.
-const PASS: Overlap = Overlap { pass: Duration::from_micros(4000), suffix: Duration::from_micros(2000) };
+/// A pass of 4 ms.
+const PASS: Overlap = Overlap { pass: Duration::from_micros(4000), worth: Worth::ALL };
 
 impl Play {
     fn new(step_us: u64, roots: Roots, deterministic: bool) -> Self {
@@ -269,7 +269,7 @@ fn another_guessers_window_is_read_and_rolled_out() {
 }
 
 #[test]
-fn no_more_branches_are_begun_than_there_is_time_for() {
+fn no_more_branches_grow_together_than_pay() {
     let expanded = |costs: (u64, u64)| {
         let mut play = Play::with_rows(costs, Roots::Draft, false);
         let window = play.draft();
@@ -278,8 +278,38 @@ fn no_more_branches_are_begun_than_there_is_time_for() {
         play.verdict(begin + 4000, &[4, 5, 6, 7], OnMiss::Draft).expanded
     };
     assert_eq!(expanded((100, 10)), 8, "all of the budget");
-    assert!(expanded((600, 300)) < 3, "four steps of two rows hardly fit: the likeliest outcomes alone");
+    assert!(expanded((600, 600)) <= 6, "rows are dear: one branch a step, of which six are begun");
     assert_eq!(expanded((1100, 0)), 8, "rows that cost nothing take no time from the first");
+}
+
+#[test]
+fn what_grew_is_kept_where_the_exit_expects_otherwise() {
+    let mut play = Play::new(100, Roots::Both, false);
+    play.settings.branch_budget = 1;
+    let window = play.draft();
+    play.begin(&window);
+    let begin = play.now();
+    // Alone, the draft holds the first correction for likelier than all of its window.
+    play.at(begin + 2000, exit(&window, 13));
+    let hit = play.verdict(begin + 4000, &[5], OnMiss::Draft);
+    assert_eq!((hit.hit.is_some(), hit.window.tokens.as_slice(), hit.expanded), (true, &[6, 7, 8][..], 2));
+}
+
+#[test]
+fn no_step_is_begun_that_is_not_worth_waiting_for() {
+    let ends = |rate: f64| {
+        let mut play = Play::new(1100, Roots::Draft, false);
+        let window = play.draft();
+        let begin = play.now();
+        let overlap = Some(Overlap { worth: Worth { rate, acceptance: 0.5, row_us: 0.0 }, ..PASS });
+        play.at(begin, ToDraft::PassBegan { id: 1, window, overlap });
+        // The window's last token and two steps fit; a third would end 400 µs after the pass.
+        let next = Some((play.wanted(AS_IT_IS), OnMiss::Tell));
+        play.at(begin + 4000, ToDraft::Verdict { id: 1, committed: vec![4, 5, 6, 7], next });
+        (play.reply().window.tokens.len(), play.now() - begin)
+    };
+    assert_eq!(ends(0.01), (2, 4000), "400 µs are worth four tokens");
+    assert_eq!(ends(1e-6), (3, 4400));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A sequence's way to its draft: what is asked, what comes back, and what waiting for it cost.
 
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use specula_decoding::branches::Source;
 use specula_decoding::{ModelError, TokenId};
@@ -10,6 +10,7 @@ use crate::clock::{Clock, micros, overlap};
 use crate::draft_worker::{DraftWorker, OnMiss, Proposal, SequenceId, ToDraft, Wanted, gone};
 use crate::drafting::{Opening, Overlap, Window};
 use crate::event::{Message, MessageKind, Span};
+use crate::patience;
 use crate::report::Totals;
 
 pub(super) struct DraftLink {
@@ -59,7 +60,7 @@ impl DraftLink {
             self.tell_all()?;
             self.worker.send(ToDraft::Draft { id: self.id, wanted })?;
         }
-        let proposal = self.proposals.recv().map_err(|_| gone())??;
+        let proposal = patience::receive(&self.proposals, true).map_err(|_| gone())??;
         let came = Instant::now();
         self.step_us = proposal.step_us;
         let exposed = overlap(&proposal.work, asked, came);
@@ -139,10 +140,4 @@ impl Drop for DraftLink {
         // A dead draft thread holds nothing that could leak.
         let _ = self.worker.send(ToDraft::Close { id: self.id });
     }
-}
-
-/// What rollouts have time for, by measured costs in microseconds.
-pub(super) fn overlap_of(pass_us: Option<f64>, suffix_share: f64) -> Option<Overlap> {
-    let pass = Duration::from_secs_f64(pass_us?.max(0.0) / 1e6);
-    Some(Overlap { pass, suffix: pass.mul_f64(suffix_share) })
 }

@@ -1,13 +1,14 @@
 //! The target's pass: what is fed, what is asked of its rows, and the exit message half-way.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use specula_decoding::recycling::SUCCESSORS;
 use specula_decoding::{Chain, Look, ModelError, NewNode, Reduction, Row, Rows, TokenId, TokenTree};
 
-use super::link::overlap_of;
 use super::{Sequence, Trouble};
+use crate::drafting::Overlap;
 use crate::learned::Learned;
+use crate::rates::Guesser;
 use crate::settings::{Method, Roots};
 
 /// The rows of a pass and when its parts ran.
@@ -31,11 +32,12 @@ impl Sequence {
         let window = tree.as_chain().filter(|_| self.now.method.rolls_out());
         let exits = self.now.roots != Roots::Draft && window.is_some();
         let reduction = self.reduction(tree);
+        let worth = self.worth(nodes.len(), Guesser::Draft, learned);
         let began = Instant::now();
         if let (Some(window), Some(link)) = (window, &self.draft) {
             let cost = learned.costs(true, exits).at(nodes.len());
-            let suffix = 1.0 - self.now.exit_layer as f64 / learned.layers as f64;
-            link.pass_begins(window.to_vec(), overlap_of(cost, suffix))?;
+            let overlap = cost.map(|us| Overlap { pass: Duration::from_secs_f64(us.max(0.0) / 1e6), worth });
+            link.pass_begins(window.to_vec(), overlap)?;
         }
         let Some(window) = window.filter(|_| exits) else {
             let rows = self.model.forward_reduced(&nodes, reduction.as_ref(), None)?;

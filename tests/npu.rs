@@ -122,6 +122,9 @@ fn doctor_tells_what_was_tried_and_how_it_went() {
         // Whether ONNX Runtime is quicker than the kernels is the machine's business.
         assert!(tried.contains("npu:cpu") && verdict.is_none_or(|verdict| tried.contains(verdict)), "{tried}");
         assert!(doctor.contains("npu:qnn") && doctor.contains("onnxruntime-qnn"), "{doctor}");
+        let by = if tried.contains("npu:cpu drafts") { "computed by npu:cpu, " } else { "computed by kernels" };
+        let draft = doctor.split_once("\ndraft ").unwrap_or_else(|| panic!("{doctor}")).1;
+        assert!(draft.lines().nth(1).is_some_and(|line| line.contains(by)), "{draft}");
     }
     let hasty = [&slow[..], &["--npu-time-limit", "0"]].concat();
     let (doctor, _) = told(&hasty);

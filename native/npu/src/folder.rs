@@ -76,7 +76,7 @@ pub fn write_folder(
     let write = |name: &str, bytes: &[u8]| {
         fs::write(folder.join(name), bytes).map_err(|error| format!("{}: {error}", folder.join(name).display()))
     };
-    write_weights(&exporter, weights, folder)?;
+    write_weights(&exporter, weights, &folder.join(weights::FILE))?;
     let c = exporter.config();
     let mut graphs = Vec::new();
     for bucket in Bucket::all(c.context_length, exporter.streams()) {
@@ -111,14 +111,12 @@ pub(crate) fn file_name(bucket: Bucket) -> String {
     format!("{}.onnx", bucket.name())
 }
 
-/// Writes the weights' file into a folder, whole or not at all.
-pub(crate) fn write_weights(exporter: &Exporter, weights: &DenseWeights<'_>, folder: &Path) -> Result<(), String> {
-    let path = folder.join(weights::FILE);
+/// Writes the weights' file.
+pub(crate) fn write_weights(exporter: &Exporter, weights: &DenseWeights<'_>, path: &Path) -> Result<(), String> {
     let broken = |error: std::io::Error| format!("{}: {error}", path.display());
-    let draft = folder.join(format!("{}.{}", weights::FILE, std::process::id()));
-    let mut file = BufWriter::new(fs::File::create(&draft).map_err(broken)?);
+    let mut file = BufWriter::new(fs::File::create(path).map_err(broken)?);
     exporter.write_weights(weights, &mut file)?;
-    file.flush().and_then(|()| fs::rename(&draft, &path)).map_err(broken)
+    file.flush().map_err(broken)
 }
 
 fn embeddings(model: &Model) -> Result<Vec<u8>, String> {

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{PrimitiveTensorElementType, TensorRef};
@@ -17,6 +19,7 @@ use crate::export::Exporter;
 use crate::folder::{file_name, write_weights};
 use crate::graph::Port;
 use crate::inputs::Inputs;
+use crate::kept;
 use crate::provider::Provider;
 use crate::runtime::{Libraries, Order, Runtime, failure};
 use crate::shared::Shared;
@@ -45,6 +48,7 @@ pub struct Graphs {
     folder: PathBuf,
     shared: Option<Shared>,
     compiled: HashMap<Bucket, Compiled>,
+    compiling: Arc<AtomicBool>,
 }
 
 struct Compiled {
@@ -70,14 +74,15 @@ impl Graphs {
         let exporter = Exporter::new(model, dense, place.variant.unwrap_or(place.provider.variant()))?;
         let folder = place.cache.join(exporter.digest()).join(exporter.variant().name());
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let written = fs::metadata(folder.join(weights::FILE)).map(|file| file.len());
-        if !written.is_ok_and(|length| length == exporter.weights_length()) {
-            write_weights(&exporter, dense, &folder)?;
+        let weights = folder.join(weights::FILE);
+        if !kept::is_whole(&weights) {
+            kept::keep(&weights, |draft| write_weights(&exporter, dense, draft))?;
         }
         // Accelerators have weights of their own; a CPU computes from what is there.
         let on_cpu = place.provider == Provider::Cpu;
-        let shared = on_cpu.then(|| Shared::read(exporter.layout(), &folder.join(weights::FILE))).transpose()?;
-        Ok(Self { runtime, place, exporter, folder, shared, compiled: HashMap::new() })
+        let shared = on_cpu.then(|| Shared::read(exporter.layout(), &weights)).transpose()?;
+        let compiling = Arc::default();
+        Ok(Self { runtime, place, exporter, folder, shared, compiled: HashMap::new(), compiling })
     }
 
     /// The draft's shape.
@@ -88,6 +93,11 @@ impl Graphs {
     /// Who computes, for people.
     pub fn computed_by(&self) -> String {
         format!("{}, {}, {}", self.place.provider, self.exporter.variant().name(), self.runtime.version())
+    }
+
+    /// Whether a graph is being compiled, which takes longer than a step, now that a step wants it.
+    pub fn compiling(&self) -> Arc<AtomicBool> {
+        self.compiling.clone()
     }
 
     /// η.
@@ -129,7 +139,9 @@ impl Graphs {
         let variant = self.exporter.variant();
         let (shared, plugin) = (self.shared.as_ref(), libraries.plugin.as_deref());
         let order = Order { provider, variant, graph: &path, shared, plugin, cache: &kept };
+        self.compiling.store(true, Ordering::Relaxed);
         let session = self.runtime.compile(&order);
+        self.compiling.store(false, Ordering::Relaxed);
         let session = session.map_err(|why| ModelError(format!("{provider}: graph {}: {why}", bucket.name())))?;
         self.compiled.insert(bucket, Compiled { session, inputs: self.exporter.inputs(bucket) });
         Ok(())

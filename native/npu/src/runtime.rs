@@ -12,6 +12,7 @@ use ort::memory::DeviceType;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 
+use crate::kept;
 use crate::provider::Provider;
 use crate::shared::Shared;
 use crate::variant::Variant;
@@ -214,19 +215,17 @@ impl Runtime {
         }
         let builder = builder.with_devices(devices, Some(&qnn_options(order.plugin))).map_err(text);
         let kept = order.cache.join(order.graph.file_name().unwrap_or_default());
-        if kept.exists() {
+        if kept::is_whole(&kept) {
             return builder?.commit_from_file(&kept).map_err(text);
         }
-        let draft = kept.with_extension(format!("{}.onnx", std::process::id()));
-        let path = draft.to_string_lossy();
-        let mut builder = builder?;
-        for (key, value) in [("enable", "1"), ("embed_mode", "1"), ("file_path", &path)] {
-            builder = builder.with_config_entry(format!("ep.context_{key}"), value).map_err(text)?;
-        }
-        let session = builder.commit_from_file(order.graph).map_err(text)?;
-        // If it cannot be kept it is compiled again.
-        let _ = std::fs::rename(&draft, &kept);
-        Ok(session)
+        kept::keep(&kept, |draft| {
+            let path = draft.to_string_lossy();
+            let mut builder = builder?;
+            for (key, value) in [("enable", "1"), ("embed_mode", "1"), ("file_path", &path)] {
+                builder = builder.with_config_entry(format!("ep.context_{key}"), value).map_err(text)?;
+            }
+            builder.commit_from_file(order.graph).map_err(text)
+        })
     }
 }
 

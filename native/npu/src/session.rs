@@ -28,6 +28,14 @@ impl Device {
         Self { graphs: Arc::new(Mutex::new(graphs)), model, streams: streams.into() }
     }
 
+    /// Compiles the graphs that every sequence begins with, unless they are.
+    ///
+    /// # Errors
+    /// The provider's.
+    pub fn prepare(&self) -> Result<(), ModelError> {
+        self.graphs().prepare()
+    }
+
     /// An empty sequence.
     pub fn session(&self) -> Box<dyn LanguageModel> {
         let cache = self.graphs().cache();

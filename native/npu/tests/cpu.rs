@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Tensor};
 use common::{cache, compare_draft, graphs, library, place};
 use random::{Model, fresh, text};
+use sha2::{Digest, Sha256};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::{LanguageModel, Logits, NewNode, TokenId};
 use specula_models::{Compute, Form, LoadedModel, Streams};
@@ -220,12 +221,16 @@ fn what_is_written_once_is_used_again_and_mended() {
     let when = std::fs::metadata(&weights).and_then(|file| file.modified()).expect("there");
     assert_eq!(run().expect("it runs"), first);
     assert_eq!(std::fs::metadata(&weights).and_then(|file| file.modified()).expect("there"), when);
-    // A file that was cut off, and one that is not ours.
+    // A file that was cut off, one of which a byte is another, and one that is not ours.
     let bytes = std::fs::read(&weights).expect("there");
-    std::fs::write(&weights, &bytes[..bytes.len() / 2]).expect("written");
-    std::fs::write(&graph, "nonsense").expect("written");
-    assert_eq!(run().expect("it runs"), first);
-    assert_eq!(std::fs::read(&weights).expect("there"), bytes);
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 2] ^= 1;
+    for damaged in [&bytes[..bytes.len() / 2], &damaged] {
+        std::fs::write(&weights, damaged).expect("written");
+        std::fs::write(&graph, "nonsense").expect("written");
+        assert_eq!(run().expect("it runs"), first);
+        assert_eq!(std::fs::read(&weights).expect("there"), bytes);
+    }
 }
 
 #[test]
@@ -238,8 +243,11 @@ fn nonsense_is_a_failure_not_a_guess() {
     drop(graphs(&path, &loaded.model, place.clone()));
     let digest = std::fs::read_dir(&place.cache).expect("a folder").next().expect("one model").expect("readable");
     let weights = digest.path().join("f32/weights.bin");
-    let length = std::fs::metadata(&weights).expect("there").len() as usize;
-    std::fs::write(&weights, vec![0xff; length]).expect("written");
+    let nonsense = vec![0xff; std::fs::metadata(&weights).expect("there").len() as usize];
+    // It passes for what was written.
+    let digest: String = Sha256::digest(&nonsense).iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(weights.with_file_name("weights.bin.sha256"), digest).expect("written");
+    std::fs::write(&weights, nonsense).expect("written");
     let mut session = Device::new(loaded.model.clone(), graphs(&path, &loaded.model, place)).session();
     let failed = session.forward(&chain_nodes(&text(2), 0), None).expect_err("no numbers");
     assert!(failed.0.contains("no numbers"), "{failed}");

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         let label = if i == 0 { "accelerators" } else { "" };
         println!("{label:<16} {device:<9} {}", found.unwrap_or_else(|why| device.lacks().unwrap_or(why)));
     }
-    npu::doctor(args);
+    let drafting = npu::doctor(args);
     match startup::pair(args) {
         Ok((target, draft)) => {
             let places = device::place(&args.target_device, draft.as_ref().map(|_| &args.draft_device.device));
@@ -40,7 +40,13 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
                         config.architecture.name(),
                         config.layers
                     );
-                    println!("                 computed by {}, {}", draft.model.computed_by(), cores_of(&places.1));
+                    let (by, cores) = (draft.model.computed_by(), cores_of(&places.1));
+                    match &drafting {
+                        Some(device) => {
+                            println!("                 computed by {device}; should that fail, by {by}, {cores}")
+                        }
+                        None => println!("                 computed by {by}, {cores}"),
+                    }
                     if let Err(why) = specula_models::check_pair(&target, &draft) {
                         println!("                 {why}");
                     }

@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use specula_engine::DraftDevice;
 use specula_models::Model;
 use specula_npu::admission::{self, Trial};
-use specula_npu::{Device, Graphs, Guarded, Libraries, Place, Provider, Runtime, Variant};
+use specula_npu::{Device, Graphs, Guarded, Libraries, Patience, Place, Provider, Runtime, Sessions, Variant};
 
 use crate::options::EngineArgs;
 use crate::startup;
@@ -34,7 +34,7 @@ pub(crate) struct NpuArgs {
     /// Folder for what is compiled for accelerators. Default: specula/npu in the user's cache folder.
     #[arg(long, env = "SPECULA_NPU_CACHE", value_name = "DIR")]
     npu_cache: Option<PathBuf>,
-    /// What the trial of an accelerator may take, compiling included, in seconds.
+    /// What the trial of an accelerator may take, compiling included, and what a graph that is compiled later may, in seconds.
     #[arg(long, env = "SPECULA_NPU_TIME_LIMIT", value_name = "SECONDS", default_value_t = 120)]
     npu_time_limit: u64,
     /// Draft on the accelerator even if the CPU's cores are quicker.
@@ -84,16 +84,17 @@ pub(crate) fn device(args: &EngineArgs, model: &Model) -> Option<DraftDevice> {
             times = trial.times(),
             "npu:{provider} passed its trial"
         );
-        let mut graphs = graphs(args, provider, model)?;
-        graphs.prepare().map_err(|error| error.0)?;
-        Ok(graphs)
+        let graphs = graphs(args, provider, model)?;
+        let compiling = Duration::from_secs(args.npu.npu_time_limit);
+        Ok((Patience::after(&trial, compiling, graphs.compiling()), graphs))
     });
     match ready {
-        Ok(graphs) => {
+        Ok((patience, graphs)) => {
             tracing::info!(by = graphs.computed_by(), "the draft is computed by an accelerator");
             Some(Box::new(move |model: &Model| {
                 let (device, spare) = (Device::new(model.clone(), graphs), model.clone());
-                let guarded = Guarded::new(Arc::new(move || Ok(device.session())), Arc::new(move || spare.session()));
+                let device: Sessions = Arc::new(move || device.prepare().map(|()| device.session()));
+                let guarded = Guarded::new(device, Arc::new(move || spare.session()), patience);
                 Arc::new(move || guarded.session())
             }))
         }
@@ -153,11 +154,14 @@ fn examine(args: &EngineArgs, provider: &Provider, model: &Model) -> Result<Tria
     Ok(Trial { computed_by, compile_ms, ..found })
 }
 
-/// What `doctor` says of accelerators.
-pub(crate) fn doctor(args: &EngineArgs) {
+/// What `doctor` says of accelerators. By what the draft is computed if the one it was asked to run on lets it.
+pub(crate) fn doctor(args: &EngineArgs) -> Option<String> {
     let runtime = match Runtime::load(&args.npu.libraries()) {
         Ok(runtime) => runtime,
-        Err(why) => return println!("npu              {why}"),
+        Err(why) => {
+            println!("npu              {why}");
+            return None;
+        }
     };
     println!("npu              {}", runtime.version());
     let asked = args.draft_device.npu.as_ref();
@@ -172,17 +176,18 @@ pub(crate) fn doctor(args: &EngineArgs) {
         let state = if runtime.has(&provider) { "there" } else { provider.how_to_get() };
         println!("  {:<17} {state}", format!("npu:{provider}"));
     }
-    if let Some(provider) = asked {
-        match trial(args, provider) {
-            Ok(trial) => {
-                println!("  tried          npu:{provider} drafts: {} of {} rows alike", trial.alike, trial.rows);
-                println!("                 {}", trial.computed_by);
-                println!("                 compiled in {:.0} ms; {}", trial.compile_ms, trial.times());
-            }
-            Err(why) => {
-                println!("  tried          npu:{provider} does not draft: {why}");
-                println!("                 what it needs: {}", provider.how_to_get());
-            }
+    let provider = asked?;
+    match trial(args, provider) {
+        Ok(trial) => {
+            println!("  tried          npu:{provider} drafts: {} of {} rows alike", trial.alike, trial.rows);
+            println!("                 {}", trial.computed_by);
+            println!("                 compiled in {:.0} ms; {}", trial.compile_ms, trial.times());
+            Some(format!("npu:{}", trial.computed_by))
+        }
+        Err(why) => {
+            println!("  tried          npu:{provider} does not draft: {why}");
+            println!("                 what it needs: {}", provider.how_to_get());
+            None
         }
     }
 }

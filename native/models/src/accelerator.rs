@@ -103,7 +103,7 @@ mod cuda {
 #[cfg(feature = "cuda")]
 mod cuda {
     use candle_core::cuda_backend::WrapErr;
-    use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
+    use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::cuda_backend::cudarc::{cublas, curand};
     use candle_core::{Device, Result};
 
@@ -131,9 +131,25 @@ mod cuda {
         // SAFETY: nothing was allocated yet, and tensors are used on this device's one stream; the one copy that is made on
         // another waits by events of its own.
         unsafe { device.as_cuda_device()?.disable_event_tracking() };
+        keep_freed_memory(&context)?;
         let (major, minor) = context.compute_capability().w()?;
         let gigabytes = context.total_mem().w()? >> 30;
         Ok((device, format!("{}, compute capability {major}.{minor}, {gigabytes} GiB", context.name().w()?)))
+    }
+
+    /// Has the driver keep what tensors free for those that follow. By default it gives all of it back to the system whenever
+    /// somebody waits for an event, as every pass does, and the next pass asks the system for it anew.
+    fn keep_freed_memory(context: &CudaContext) -> Result<()> {
+        if !context.has_async_alloc() {
+            return Ok(());
+        }
+        let mut all = u64::MAX;
+        // SAFETY: the device is the context's, the pool the device's, and the attribute a number of 64 bits.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(context.cu_device()).w()?;
+            let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            result::mem_pool::set_attribute(pool, threshold, (&raw mut all).cast()).w()
+        }
     }
 }
 

@@ -12,9 +12,14 @@ use random::{all, fresh, largest_gap, rows, text};
 use specula_decoding::model::chain_nodes;
 use specula_decoding::reduced::LOG_Z_ERROR;
 use specula_decoding::{Logits, Look, NewNode, Noise, Reduction, Rows, TokenId};
-use specula_models::{Accelerator, Compute, Exits, Form, LoadedModel, Streams};
+use specula_models::{Accelerator, Compute, Exits, Form, LoadedModel, Model, ModelConfig, Streams};
 
 fn device() -> Compute {
+    // A driver that is emulated has no products of blocks but those that are made of dequantised ones.
+    #[cfg(feature = "cuda")]
+    if std::env::var_os("SPECULA_CUDA_ORDER").is_some() {
+        candle_core::quantized::cuda::set_force_dmmv(true);
+    }
     let named = std::env::var("SPECULA_TEST_DEVICE").unwrap_or_else(|_| "candle".into());
     Compute::On(named.parse().unwrap_or_else(|why| panic!("SPECULA_TEST_DEVICE: {why}")))
 }
@@ -83,16 +88,25 @@ fn whole(rows: &Rows, vocab: usize) -> Logits {
 
 #[test]
 fn reduced_rows_are_those_of_the_whole_ones() {
-    let mut model = open(&weights("draft.gguf"), device());
-    model.model.set_exits(&Exits::default()).expect("none");
-    let vocab = model.model.config().vocab_size;
+    let small = open(&weights("draft.gguf"), device()).model;
+    // So many that a device looks for the best of some and then for the best of these.
+    let many = ModelConfig { vocab_size: 9001, ..small.config().clone() };
+    let Compute::On(accelerator) = device() else { panic!("no device") };
+    for model in [small, accelerator.random_model(many).expect("room")] {
+        compare_reduced_rows(model);
+    }
+}
+
+fn compare_reduced_rows(mut model: Model) {
+    model.set_exits(&Exits::default()).expect("none");
+    let vocab = model.config().vocab_size;
     let nodes = chain_nodes(&text(5), 0);
     for (temperature, ranked, top) in [(0.0, 1, 0), (1.0, 1, 8), (0.7, 0, 64), (1.3, 9, 3)] {
         let positions: Vec<u32> = (1..=5).collect();
         let reduction = Reduction { temperature, noise: Noise::new(5, 0), positions, ranked, top };
         let exit_reduction = Reduction { ranked: 4, top: 0, ..reduction.clone() };
         let pass = |reduction: Option<&Reduction>, exit_reduction: Option<Reduction>| {
-            let mut session = model.model.session().expect("room");
+            let mut session = model.session().expect("room");
             let mut exit = None;
             let mut on_exit = |rows| exit = Some(rows);
             let look = Look { layer: 1, reduction: exit_reduction, on_exit: &mut on_exit };
@@ -167,4 +181,68 @@ fn exits_and_streams_are_taken_to_the_device() {
     };
     let gap = largest_gap(&exit(device()), &exit(Compute::Candle));
     assert!(gap < 1e-3, "exits: {gap}");
+}
+
+/// The best token of a row.
+fn best(row: &[f32]) -> TokenId {
+    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).expect("a row") as TokenId
+}
+
+/// A window of the draft's on the CPU, a pass over it on the device whose draws alone are told, with a look at the exit, and
+/// so on: as a text is made, with the same words as the CPU alone has for it.
+#[test]
+fn the_embedded_pair_says_what_the_cpu_says() {
+    const TOKENS: usize = 24;
+    const WINDOW: usize = 3;
+    let target = |compute| {
+        let form = Form { compute, dequantised: true, ..Form::default() };
+        let mut target = LoadedModel::open_as(&weights("target.gguf"), form).unwrap_or_else(|error| panic!("{error}"));
+        target.model.set_exits(&Exits::open(&weights("exit.safetensors")).expect("a file")).expect("they fit");
+        target.model
+    };
+    let prompt = text(30);
+    let (last, before) = prompt.split_last().expect("a prompt");
+    let mut alone = target(Compute::Candle).session().expect("room");
+    alone.prefill(before).expect("fits");
+    let (mut want, mut gaps) = (vec![*last], Vec::new());
+    for _ in 0..TOKENS {
+        let rows = alone.forward(&chain_nodes(&want[want.len() - 1..], alone.linear()), None).expect("rows");
+        let row = rows.row(0);
+        let first = best(row);
+        let second = row.iter().enumerate().filter(|(id, _)| *id != first as usize).map(|(_, x)| *x);
+        gaps.push(row[first as usize] - second.fold(f32::NEG_INFINITY, f32::max));
+        want.push(first);
+    }
+    let mut session = target(device()).session().expect("room");
+    let mut draft = open(&weights("draft.gguf"), Compute::Kernels).model.session().expect("room");
+    session.prefill(before).expect("fits");
+    draft.prefill(before).expect("fits");
+    let (mut got, mut looks, mut accepted) = (vec![*last], 0, 0);
+    while got.len() <= TOKENS {
+        let from = session.linear();
+        let mut window = vec![got[got.len() - 1]];
+        while window.len() <= WINDOW {
+            let rows = draft.forward(&chain_nodes(&window[window.len() - 1..], draft.linear()), None).expect("rows");
+            window.push(best(rows.row(0)));
+        }
+        let positions = (0..window.len()).map(|i| (from + i + 1) as u32).collect();
+        let drawn = Reduction { temperature: 0.0, noise: Noise::new(1, 0), positions, ranked: 1, top: 0 };
+        let candidates = Reduction { ranked: 4, ..drawn.clone() };
+        let mut on_exit = |rows: Rows| looks += usize::from(rows.known(0).is_some_and(|row| row.ranked.len() == 4));
+        let look = Look { layer: 4, reduction: Some(candidates), on_exit: &mut on_exit };
+        let rows = session.forward_reduced(&chain_nodes(&window, from), Some(&drawn), Some(look)).expect("rows");
+        let own: Vec<TokenId> = (0..window.len()).map(|i| rows.known(i).expect("drawn").ranked[0].0).collect();
+        let right = own.iter().zip(&window[1..]).take_while(|(own, drafted)| own == drafted).count();
+        accepted += right;
+        got.extend(&own[..=right]);
+        session.keep(from + 1 + right, &[]).expect("kept");
+        // The draft has not read its last token yet.
+        let read = draft.linear().min(from + 1 + right);
+        draft.keep(read, &[]).expect("kept");
+        draft.prefill(&got[got.len() - 1 - (from + 1 + right - read)..got.len() - 1]).expect("fits");
+    }
+    assert!(accepted > 0 && looks > 0, "{accepted} accepted, {looks} looks");
+    if let Some(i) = (0..TOKENS).find(|i| got[i + 1] != want[i + 1]) {
+        assert!(gaps[i] < 1e-2, "token {i} is {} and not {}, by {}", got[i + 1], want[i + 1], gaps[i]);
+    }
 }

@@ -2,6 +2,7 @@
 //! build it, nor a driver to start it.
 
 mod candle;
+mod emulated;
 mod toolkit;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::clients;
 use crate::files;
 use crate::host;
 use toolkit::Toolkit;
@@ -16,13 +18,20 @@ use toolkit::Toolkit;
 /// Of the devices that the kernels are compiled for, unless `CUDA_COMPUTE_CAP` or a device that is here says another.
 const COMPUTE_CAPABILITY: &str = "90";
 
-/// Builds it; with arguments, runs it with them, or the tests that a device can run.
+/// What models do on a device.
+const TEST: &[&str] = &["test", "--release", "--test", "on_device"];
+
+/// Builds it; with arguments, runs it with them, or what models do on a device: on one that is here, or on a driver whose
+/// device is the CPU.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
+    if let ["emulated", args @ ..] = args {
+        return emulated::test(&[TEST, args].concat());
+    }
     let toolkit = Toolkit::find()?;
     if let ["test", args @ ..] = args {
-        return cargo(&toolkit, &[&["test", "--release", "--test", "on_device"], args].concat());
+        return with_toolkit(&toolkit, &[TEST, args].concat());
     }
-    cargo(&toolkit, &["build", "--release"])?;
+    with_toolkit(&toolkit, &["build", "--release"])?;
     let binary = target_dir().join("release/specula");
     eprintln!("    {}", binary.display());
     eprintln!(
@@ -49,22 +58,40 @@ fn home() -> PathBuf {
     files::root().join("target/cuda13")
 }
 
-/// Cargo with the toolkit and the patched candle.
-fn cargo(toolkit: &Toolkit, args: &[&str]) -> Result<()> {
-    let candle = candle::patched(&home().join("candle-core"))?;
+/// Cargo with the feature, and with copies of packages that are not as they were released.
+fn cargo(args: &[&str], target_dir: &Path, copies: &[(&str, PathBuf)]) -> Command {
+    // What comes after `--` is not cargo's.
+    let (command, args) = args.split_at(1);
+    let mut cargo = host::cargo();
+    cargo.args(command).args(["--features", "specula/cuda", "--target-dir"]).arg(target_dir);
+    for (name, copy) in copies {
+        cargo.arg("--config").arg(format!("patch.crates-io.{name}.path='{}'", copy.display()));
+    }
+    cargo.args(args);
+    // What tests take for their device.
+    cargo.env("SPECULA_TEST_DEVICE", "cuda:0");
+    cargo
+}
+
+/// Runs it.
+fn succeed(cargo: &mut Command) -> Result<()> {
+    // Cargo notes the copies in Cargo.lock, which is to stay that of the default build.
+    let _lock = files::Kept::new(&files::root().join("Cargo.lock"))?;
+    clients::succeed(cargo)
+}
+
+/// The same with a toolkit.
+fn with_toolkit(toolkit: &Toolkit, args: &[&str]) -> Result<()> {
+    let candle = candle::loading(&home().join("candle-core"))?;
     let link = static_runtime(toolkit, &home().join("link"))?;
     eprintln!(
         "==> cuda: target/cuda/release/specula with {} (the first build takes a quarter of an hour)",
         toolkit.home.display()
     );
-    // Cargo notes the patch in Cargo.lock, which is to stay that of the default build.
-    let _lock = files::Kept::new(&files::root().join("Cargo.lock"))?;
-    let mut cargo = host::cargo();
-    cargo.args(args).args(["--features", "specula/cuda", "--target-dir"]).arg(target_dir());
-    cargo.arg("--config").arg(format!("patch.crates-io.candle-core.path='{}'", candle.display()));
+    let mut cargo = cargo(args, &target_dir(), &[("candle-core", candle)]);
     cargo.env("CUDA_HOME", &toolkit.home).env("CUDA_PATH", &toolkit.home);
-    // What tests take for their device, and where they find its libraries.
-    cargo.env("SPECULA_TEST_DEVICE", "cuda:0").env("LD_LIBRARY_PATH", toolkit.library_path()?);
+    // Where tests find a device's libraries.
+    cargo.env("LD_LIBRARY_PATH", toolkit.library_path()?);
     // cudarc asks the first nvcc on the path for its version.
     cargo.env("PATH", prepended(&toolkit.home.join("bin"), "PATH")?);
     cargo.env("LIBRARY_PATH", prepended(&link, "LIBRARY_PATH")?);
@@ -77,10 +104,7 @@ fn cargo(toolkit: &Toolkit, args: &[&str]) -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         cargo.env("CUDAFORGE_THREADS", cores.to_string());
     }
-    if !cargo.status()?.success() {
-        bail!("`cargo {}` with CUDA failed", args.join(" "));
-    }
-    Ok(())
+    succeed(&mut cargo)
 }
 
 /// A folder in which linkers find CUDA's runtime as a static library under the name of the shared one: candle-kernels asks

@@ -79,6 +79,22 @@ pub(crate) fn read_folder(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
+/// Has a name stand for a file, unless there is something under it.
+pub(crate) fn link(to: &Path, at: &Path) -> Result<()> {
+    if !at.exists() {
+        std::os::unix::fs::symlink(to, at).with_context(|| format!("link {}", at.display()))?;
+    }
+    Ok(())
+}
+
+/// Lets a program run.
+pub(crate) fn make_executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut permissions = fs::metadata(path)?.permissions();
+    permissions.set_mode(permissions.mode() | 0o111);
+    fs::set_permissions(path, permissions).with_context(|| path.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,7 @@ cargo xtask COMMAND
   cuda [COMMAND ARGS]           the binary with models on NVIDIA's devices (target/cuda/release/specula), which then runs
                                 `specula COMMAND ARGS`; makes the CUDA toolkit of PyPI's packages unless CUDA_HOME names one
   cuda test [ARGS]              what models do on a device, tried on the first
+  cuda emulated [ARGS]          the same on a driver of our own whose device is the CPU; no device is needed
   sanitize                      the kernels' tests under AddressSanitizer
   lint                          formatting and clippy, without changing anything
   doctor                        what this machine can build and test, and what is missing

@@ -12,7 +12,7 @@ int main() {
     std::vector<float> k = host::read<float>((size_t)slots * kv_heads * dim);
     std::vector<float> v = host::read<float>(k.size());
     std::vector<float> out(q.size());
-    host::launch(Index{heads, rows}, WARPS * LANES, [&] {
+    host::launch(Index{heads, rows}, Index{WARPS * LANES}, [&] {
         tree_attention_f32(q.data(), k.data(), v.data(), spans.data(), extra.data(), out.data(), heads, kv_heads, dim,
                            1.0f / std::sqrt((float)dim));
     });

@@ -14,11 +14,11 @@ int main() {
     u32 chunks = (vocab + CHUNK - 1) / CHUNK;
     std::vector<u32> tokens(rows * chunks * count), scores(tokens.size()), out_tokens(rows * count), out_scores(rows * count);
     std::vector<float> sums(2 * rows * chunks);
-    host::launch(Index{chunks, rows}, THREADS, [&] {
+    host::launch(Index{chunks, rows}, Index{THREADS}, [&] {
         best_of_chunks(logits.data(), vocab, positions.data(), noisy, temperature, low, high, choice, count, tokens.data(),
                        scores.data(), summed ? sums.data() : nullptr);
     });
-    host::launch(Index{rows, 1}, THREADS, [&] {
+    host::launch(Index{rows}, Index{THREADS}, [&] {
         best_of_rows(tokens.data(), scores.data(), chunks * count, count, out_tokens.data(), out_scores.data());
     });
     host::write(out_tokens);

@@ -49,13 +49,14 @@ impl Toolkit {
         let home = python.map(|folder| folder.join("site-packages/nvidia/cu13")).find(|folder| folder.is_dir());
         let home = home.with_context(|| format!("{}: no nvidia/cu13 in it", packages.display()))?;
         let lib = home.join("lib");
-        link(Path::new("lib"), &home.join("lib64"))?;
+        files::link(Path::new("lib"), &home.join("lib64"))?;
         for (name, version) in LIBRARIES {
-            link(Path::new(&format!("lib{name}.so.{version}")), &lib.join(format!("lib{name}.so")))?;
+            files::link(Path::new(&format!("lib{name}.so.{version}")), &lib.join(format!("lib{name}.so")))?;
         }
         for folder in ["bin", "nvvm/bin"] {
             for (name, _) in files::read_folder(&home.join(folder))? {
-                make_executable(&home.join(folder).join(name))?;
+                // Packages need not keep a program's permission to run.
+                files::make_executable(&home.join(folder).join(name))?;
             }
         }
         Ok(Self { home, lib })
@@ -65,19 +66,4 @@ impl Toolkit {
     pub(super) fn library_path(&self) -> Result<OsString> {
         super::prepended(&self.lib, "LD_LIBRARY_PATH")
     }
-}
-
-fn link(to: &Path, at: &Path) -> Result<()> {
-    if !at.exists() {
-        std::os::unix::fs::symlink(to, at).with_context(|| format!("link {}", at.display()))?;
-    }
-    Ok(())
-}
-
-/// Packages need not keep a program's permission to run.
-fn make_executable(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut permissions = std::fs::metadata(path)?.permissions();
-    permissions.set_mode(permissions.mode() | 0o111);
-    std::fs::set_permissions(path, permissions).with_context(|| path.display().to_string())
 }

@@ -52,6 +52,9 @@ pub(crate) struct Choice {
     own: Vec<(f64, f64)>,
     arm: usize,
     rounds_left: usize,
+    /// Whether this arm's is the round before as well. The first round after a change pays for the change, which whoever stays
+    /// does not: a draft catches up, nothing was rolled out, cores change hands.
+    settled: bool,
 }
 
 impl Arms {
@@ -64,7 +67,7 @@ impl Arms {
     /// Begins a sequence; `None` if there is nothing to choose from.
     pub(crate) fn begin(&self, greedy: bool) -> Option<Choice> {
         let own = vec![(0.0, 0.0); self.settings.len()];
-        let mut choice = Choice { greedy, own, arm: 0, rounds_left: 0 };
+        let mut choice = Choice { greedy, own, arm: 0, rounds_left: 0, settled: true };
         choice.arm = self.best(&choice)?;
         choice.rounds_left = BOUT;
         Some(choice)
@@ -77,13 +80,18 @@ impl Arms {
 
     /// Takes in a round and chooses the next one's arm.
     pub(crate) fn learn(&mut self, choice: &mut Choice, tokens: usize, us: f64) {
-        self.paces[usize::from(choice.greedy)][choice.arm].add(tokens, us);
-        let own = &mut choice.own[choice.arm];
-        *own = (own.0 + tokens as f64, own.1 + us);
+        if choice.settled {
+            self.paces[usize::from(choice.greedy)][choice.arm].add(tokens, us);
+            let own = &mut choice.own[choice.arm];
+            *own = (own.0 + tokens as f64, own.1 + us);
+        }
+        choice.settled = true;
         choice.rounds_left -= 1;
         if choice.rounds_left == 0 {
             choice.rounds_left = BOUT;
-            choice.arm = self.best(choice).unwrap_or(choice.arm);
+            let arm = self.best(choice).unwrap_or(choice.arm);
+            choice.settled = arm == choice.arm;
+            choice.arm = arm;
         }
     }
 
@@ -154,6 +162,24 @@ mod tests {
             let later = regret(&mut arms, &truth, 40);
             assert!(later < 0.02, "{later} lost with guesses {guesses:?}");
         }
+    }
+
+    #[test]
+    fn what_a_change_costs_is_not_held_against_who_stays() {
+        let (truth, mut arms) = ([0.0010, 0.0012], arms(&[0.0012, 0.0010]));
+        let mut chosen = [0, 0];
+        for _ in 0..40 {
+            let (mut choice, mut before) = (arms.begin(true).expect("arms"), 0);
+            for _ in 0..60 {
+                let arm = arms.settings(&choice).window;
+                chosen[arm] += 1;
+                // The better one takes three times as long where the round before was another's.
+                let time = 2.0 / truth[arm] * if arm == 1 && before != 1 { 3.0 } else { 1.0 };
+                before = arm;
+                arms.learn(&mut choice, 2, time);
+            }
+        }
+        assert!(chosen[1] > 10 * chosen[0], "{chosen:?}");
     }
 
     #[test]

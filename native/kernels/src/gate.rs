@@ -22,13 +22,29 @@ pub fn gate(team: &Team, x: &[f32], width: usize, to: &mut [f32]) {
 }
 
 compiled_for_each_isa! {
-    fn gate_row(gate: &[f32], up: &[f32], to: &mut [f32]) = gate_body;
+    /// `to = silu(gate) · up` for separate gates.
+    pub fn gate_row(gate: &[f32], up: &[f32], to: &mut [f32]) = gate_body;
+}
+
+compiled_for_each_isa! {
+    /// Gradients of [`gate_row`] by `gate` and by `up`, from the `gradient` by what it gives.
+    pub fn gate_slopes(gate: &[f32], up: &[f32], gradient: &[f32], by_gate: &mut [f32], by_up: &mut [f32]) = slopes_body;
 }
 
 #[inline(always)]
 fn gate_body(gate: &[f32], up: &[f32], to: &mut [f32]) {
     for ((to, gate), up) in to.iter_mut().zip(gate).zip(up) {
         *to = gate / (1.0 + exp(-gate)) * up;
+    }
+}
+
+#[inline(always)]
+fn slopes_body(gate: &[f32], up: &[f32], gradient: &[f32], by_gate: &mut [f32], by_up: &mut [f32]) {
+    let inputs = gate.iter().zip(up).zip(gradient);
+    for (((gate, up), gradient), (by_gate, by_up)) in inputs.zip(by_gate.iter_mut().zip(by_up)) {
+        let sigmoid = 1.0 / (1.0 + exp(-gate));
+        *by_gate = gradient * up * sigmoid * (1.0 + gate * (1.0 - sigmoid));
+        *by_up = gradient * gate * sigmoid;
     }
 }
 

@@ -27,13 +27,15 @@ mod product;
 mod q8;
 mod quantize;
 mod team;
+mod tiles;
 
 pub use attention::{Path, attend};
 pub use cache::{HeadShape, KeyValues};
-pub use gate::{gate, relu};
+pub use gate::{gate, gate_row, gate_slopes, relu};
 pub use heads::{HeadNorm, Turn, turn_heads};
 pub use isa::Isa;
 pub use matrix::{Matrix, ShapeError};
 pub use norm::{add_rows, add_to_rows, layer_norm_rows, norm_rows};
 pub use product::{Scratch, products};
 pub use team::Team;
+pub use tiles::{Packed, Tiles, View};

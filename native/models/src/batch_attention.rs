@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::attention::{dot, exponentiate};
+use crate::floats::{floats, with_floats};
 
 /// Softmax(q kᵀ / √D) v for `S` streams of `B·T` rows: q `[S·B·T, H, D]`, k and v `[S·B·T, K, D]`; gives
 /// `[S·B·T, H·D]`. Row (s, i) sees the main stream (s = 0) from the first token of its text up to token i, and of token i
@@ -20,6 +21,9 @@ pub(crate) struct BatchAttention {
     /// H, K, D.
     pub(crate) shape: (usize, usize, usize),
 }
+
+/// q, k, v and the gradient by what they give.
+type Inputs<'a> = (&'a [f32], &'a [f32], &'a [f32], &'a [f32]);
 
 /// Gradients by q, k and v.
 type Slopes = (Vec<f32>, Vec<f32>, Vec<f32>);
@@ -38,7 +42,7 @@ impl CustomOp3 for BatchAttention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (q, k, v) = (flat(q, q_layout)?, flat(k, k_layout)?, flat(v, v_layout)?);
+        let (q, k, v) = (floats(q, q_layout)?, floats(k, k_layout)?, floats(v, v_layout)?);
         let (heads, _, dim) = self.shape;
         let width = heads * dim;
         if q.len() != self.streams * self.positions.len() * width || k.len() != v.len() {
@@ -59,12 +63,13 @@ impl CustomOp3 for BatchAttention {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let plain = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
-        let inputs = (plain(q)?, plain(k)?, plain(v)?, plain(gradient)?);
         let (heads, kv_heads, dim) = self.shape;
         let sequences = self.positions.len() / self.length;
         // Sequences share no rows, so each has gradients of its own: `[S, T, …]`.
-        let parts: Vec<Slopes> = (0..sequences).into_par_iter().map(|b| self.backward(b, &inputs)).collect();
+        let parts = |inputs: &Inputs<'_>| (0..sequences).into_par_iter().map(|b| self.backward(b, inputs)).collect();
+        let parts: Vec<Slopes> = with_floats(q, |q| {
+            with_floats(k, |k| with_floats(v, |v| with_floats(gradient, |slope| Ok(parts(&(q, k, v, slope))))))
+        })?;
         let gather = |part: fn(&Slopes) -> &Vec<f32>, n: usize| {
             let chunk = self.length * n * dim;
             let mut all = Vec::with_capacity(self.streams * sequences * chunk);
@@ -115,7 +120,7 @@ impl BatchAttention {
     }
 
     /// Gradients of one sequence: weights are computed again rather than kept.
-    fn backward(&self, sequence: usize, (q, k, v, gradient): &(Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>)) -> Slopes {
+    fn backward(&self, sequence: usize, &(q, k, v, gradient): &Inputs<'_>) -> Slopes {
         let (heads, kv_heads, dim) = self.shape;
         let tokens = self.positions.len();
         let scale = 1.0 / (dim as f32).sqrt();
@@ -158,12 +163,5 @@ impl BatchAttention {
 fn add(to: &mut [f32], from: &[f32], factor: f32) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += from * factor;
-    }
-}
-
-fn flat<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(data), Some((from, to))) => Ok(&data[from..to]),
-        _ => bail!("batch attention needs contiguous f32, got {layout:?}"),
     }
 }

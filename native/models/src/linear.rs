@@ -3,6 +3,8 @@
 use candle_core::quantized::{GgmlDType, QMatMul};
 use candle_core::{DType, Module, Result, Tensor};
 
+use crate::mixed::Precision;
+
 /// `y = x Wᵀ + b` for `x` `[L, in]`.
 pub(crate) struct Linear {
     weights: Weights,
@@ -14,7 +16,7 @@ enum Weights {
     /// f32, stored `[out, in]`.
     Dense(Tensor),
     /// In any type, where the bits of a row need not be the same in every pass: in training, and on devices.
-    Direct(Tensor),
+    Direct(Tensor, Precision),
 }
 
 /// Rows of one product. gemm picks its kernel and blocking by the number of rows, which changes the order of sums; with
@@ -30,8 +32,8 @@ impl Linear {
         Self { weights: Weights::Dense(weights), bias }
     }
 
-    pub(crate) fn direct(weights: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weights: Weights::Direct(weights), bias }
+    pub(crate) fn direct(weights: Tensor, precision: Precision, bias: Option<Tensor>) -> Self {
+        Self { weights: Weights::Direct(weights, precision), bias }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -41,7 +43,7 @@ impl Linear {
                 let weights_t = weights.t()?;
                 in_chunks(x, ROWS, |x| x.matmul(&weights_t))
             }
-            Weights::Direct(weights) => x.matmul(&weights.t()?),
+            Weights::Direct(weights, precision) => precision.product(x, weights),
         }?;
         match &self.bias {
             Some(bias) => product.broadcast_add(bias),

@@ -6,6 +6,7 @@ use specula_decoding::TokenId;
 
 use crate::batch_attention::BatchAttention;
 use crate::config::ModelConfig;
+use crate::mixed::Precision;
 use crate::streams::Streams;
 use crate::transformer::{Heads, Transformer};
 use crate::weights::{TensorSource, Weights};
@@ -72,8 +73,12 @@ impl Network {
     ///
     /// # Errors
     /// What `tensors` says, or a tensor of another shape.
-    pub fn new(config: ModelConfig, tensors: &TensorSource<'_>) -> std::result::Result<Self, String> {
-        let weights = Weights::trained(tensors, config.architecture);
+    pub fn new(
+        config: ModelConfig,
+        tensors: &TensorSource<'_>,
+        precision: Precision,
+    ) -> std::result::Result<Self, String> {
+        let weights = Weights::trained(tensors, config.architecture, precision);
         Ok(Self { transformer: Transformer::new(config, &weights)? })
     }
 

@@ -1,9 +1,11 @@
 //! Norms on candle. The root-mean-square norm has its gradient in one pass; candle's fused norms have none, and its
 //! differentiable ones take twenty passes over the rows.
 
-use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor};
 use candle_nn::ops::{layer_norm, layer_norm_slow, rms_norm, rms_norm_slow};
 use rayon::prelude::*;
+
+use crate::floats::{floats, with_floats};
 
 /// A norm over the last dimension, f32; differentiable.
 #[derive(Clone)]
@@ -55,6 +57,37 @@ impl Fused {
         let mean = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
         1.0 / (mean + self.epsilon).sqrt()
     }
+
+    /// Gradients by `x` and by the weights.
+    fn slopes(&self, x: &[f32], weights: &[f32], gradients: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let width = weights.len();
+        let mut by_x = vec![0.0; x.len()];
+        let tasks = by_x.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width));
+        let parts = tasks.zip(gradients.par_chunks(ROWS * width)).map(|((by_x, x), gradient)| {
+            let mut by_weights = vec![0.0; width];
+            let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
+            for (by_x, (x, gradient)) in by_x.chunks_exact_mut(width).zip(rows) {
+                let inverse = self.inverse(x);
+                let mut along = 0.0;
+                for i in 0..width {
+                    along += gradient[i] * weights[i] * x[i];
+                    by_weights[i] += gradient[i] * x[i] * inverse;
+                }
+                let along = along * inverse * inverse / width as f32;
+                for i in 0..width {
+                    by_x[i] = inverse * (gradient[i] * weights[i] - x[i] * along);
+                }
+            }
+            by_weights
+        });
+        // Collected first: the order of a sum must not depend on threads.
+        let parts: Vec<Vec<f32>> = parts.collect();
+        let mut by_weights = vec![0.0; width];
+        for part in parts {
+            by_weights.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        }
+        (by_x, by_weights)
+    }
 }
 
 impl CustomOp2 for Fused {
@@ -69,7 +102,7 @@ impl CustomOp2 for Fused {
         weights: &CpuStorage,
         weights_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x, weights) = (flat(x, x_layout)?, flat(weights, weights_layout)?);
+        let (x, weights) = (floats(x, x_layout)?, floats(weights, weights_layout)?);
         let mut out = vec![0.0; x.len()];
         let width = weights.len();
         let tasks = out.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width));
@@ -91,43 +124,11 @@ impl CustomOp2 for Fused {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let plain = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-        let (values, weight_values, gradients) = (plain(x)?, plain(weights)?, plain(gradient)?);
-        let width = weight_values.len();
-        let mut by_x = vec![0.0; values.len()];
-        let tasks = by_x.par_chunks_mut(ROWS * width).zip(values.par_chunks(ROWS * width));
-        let parts = tasks.zip(gradients.par_chunks(ROWS * width)).map(|((by_x, x), gradient)| {
-            let mut by_weights = vec![0.0; width];
-            let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
-            for (by_x, (x, gradient)) in by_x.chunks_exact_mut(width).zip(rows) {
-                let inverse = self.inverse(x);
-                let mut along = 0.0;
-                for i in 0..width {
-                    along += gradient[i] * weight_values[i] * x[i];
-                    by_weights[i] += gradient[i] * x[i] * inverse;
-                }
-                let along = along * inverse * inverse / width as f32;
-                for i in 0..width {
-                    by_x[i] = inverse * (gradient[i] * weight_values[i] - x[i] * along);
-                }
-            }
-            by_weights
-        });
-        // Collected first: the order of a sum must not depend on threads.
-        let parts: Vec<Vec<f32>> = parts.collect();
-        let mut by_weights = vec![0.0; width];
-        for part in parts {
-            by_weights.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-        }
+        let (by_x, by_weights) = with_floats(x, |x| {
+            with_floats(weights, |weights| with_floats(gradient, |gradient| Ok(self.slopes(x, weights, gradient))))
+        })?;
         let by_x = Tensor::from_vec(by_x, x.shape(), x.device())?;
         Ok((Some(by_x), Some(Tensor::from_vec(by_weights, weights.shape(), x.device())?)))
-    }
-}
-
-fn flat<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(data), Some((from, to))) => Ok(&data[from..to]),
-        _ => bail!("norm needs contiguous f32, got {layout:?}"),
     }
 }
 

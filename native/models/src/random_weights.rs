@@ -7,6 +7,7 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::accelerator::Accelerator;
 use crate::config::ModelConfig;
+use crate::mixed::Precision;
 use crate::model::Model;
 use crate::weights::Weights;
 
@@ -26,7 +27,7 @@ impl Accelerator {
             };
             made.map_err(|error| format!("tensor `{name}`: {error}"))
         };
-        let weights = Weights::trained(&tensor, config.architecture).on(device.clone());
+        let weights = Weights::trained(&tensor, config.architecture, Precision::default()).on(device.clone());
         Model::on(config, &weights, (self, Arc::from(name)))
     }
 

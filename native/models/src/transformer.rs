@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, DType, Device, Result, Tensor};
-use candle_nn::rotary_emb::rope_thd;
+use candle_core::{DType, Device, Result, Tensor};
 use specula_decoding::{Logits, ModelError, NewNode, Reduction, Rows, TokenId};
 use specula_kernels::Path;
 
@@ -12,8 +11,11 @@ use crate::cache::Cache;
 use crate::config::{Activation, ModelConfig};
 use crate::device_rows::{self, DeviceRows};
 use crate::exit::{Adapter, Exits};
+use crate::gated::gated;
 use crate::linear::Linear;
+use crate::mixed::Precision;
 use crate::norm::Norm;
+use crate::rotary::{Rotary, turn};
 use crate::seeing::Seeing;
 use crate::session::{Coming, Decoder, new_paths, stream_nodes};
 use crate::slots::Slots;
@@ -61,9 +63,6 @@ struct Pass {
     seeing: Seeing,
 }
 
-/// cos and sin at the rows' positions, `[L, D / 2]`.
-pub(crate) type Rotary = (Tensor, Tensor);
-
 /// Queries `[L, H, D]`, keys and values `[L, K, D]`.
 pub(crate) type Heads = (Tensor, Tensor, Tensor);
 
@@ -98,7 +97,10 @@ impl Transformer {
     pub(crate) fn set_exits(&mut self, exits: &Exits) -> std::result::Result<(), String> {
         let linear = |a: &Adapter| -> Result<Linear> {
             let (weights, bias) = (self.placed(&a.weights)?, Some(self.placed(&a.bias)?));
-            Ok(if self.row_invariant { Linear::dense(weights, bias) } else { Linear::direct(weights, bias) })
+            Ok(match self.row_invariant {
+                true => Linear::dense(weights, bias),
+                false => Linear::direct(weights, Precision::default(), bias),
+            })
         };
         let placed = exits.adapters.iter().map(|(layer, adapter)| Ok((*layer, linear(adapter)?)));
         self.exits = placed.collect::<Result<_>>().map_err(|error| error.to_string())?;
@@ -356,22 +358,9 @@ impl Layer {
         let normed = self.feed_norm.forward(&x)?;
         let up = self.up.forward(&normed)?;
         let inner = match &self.gate {
-            Some(gate) => (gate.forward(&normed)?.silu()? * up)?,
+            Some(gate) => gated(&gate.forward(&normed)?, &up)?,
             None => up.relu()?,
         };
         x + self.down.forward(&inner)?
     }
-}
-
-/// Turns each head's first half with its second, `[L, n, D]`. Candle's fused operation has no gradient.
-fn turn(x: &Tensor, (cos, sin): &Rotary) -> Result<Tensor> {
-    if !x.track_op() {
-        return rope_thd(&x.unsqueeze(0)?, cos, sin)?.squeeze(0);
-    }
-    let half = x.dim(D::Minus1)? / 2;
-    let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
-    let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?);
-    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[first, second], D::Minus1)
 }

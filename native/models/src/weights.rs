@@ -17,6 +17,7 @@ use specula_kernels::Matrix;
 use crate::config::{Architecture, FREQUENCY_FACTORS, ModelConfig, NormKind};
 use crate::gguf::{Gguf, quantised_tensor};
 use crate::linear::Linear;
+use crate::mixed::Precision;
 use crate::norm::Norm;
 use crate::padding::Padding;
 use names::{folder_name, halves_from_interleaved};
@@ -37,6 +38,8 @@ pub(crate) struct Weights<'a> {
     dequantised: bool,
     /// Where tensors are to lie, if not in the memory of the CPU's two decoders.
     device: Option<Device>,
+    /// Of products in training.
+    precision: Precision,
 }
 
 enum Source<'a> {
@@ -59,12 +62,20 @@ impl<'a> Weights<'a> {
         Self::of(Source::Safetensors(files), architecture)
     }
 
-    pub(crate) fn trained(tensors: &'a TensorSource<'a>, architecture: Architecture) -> Self {
-        Self::of(Source::Trained(tensors), architecture)
+    pub(crate) fn trained(tensors: &'a TensorSource<'a>, architecture: Architecture, precision: Precision) -> Self {
+        Self { precision, ..Self::of(Source::Trained(tensors), architecture) }
     }
 
     fn of(source: Source<'a>, architecture: Architecture) -> Self {
-        Self { source, architecture, used: RefCell::default(), padding: None, dequantised: false, device: None }
+        Self {
+            source,
+            architecture,
+            used: RefCell::default(),
+            padding: None,
+            dequantised: false,
+            device: None,
+            precision: Precision::default(),
+        }
     }
 
     /// The same on a device: dense tensors in the type of the model's matrices, quantised ones as they are.
@@ -185,7 +196,10 @@ impl<'a> Weights<'a> {
     }
 
     fn dense_linear(&self, weights: Tensor, bias: Option<Tensor>) -> Linear {
-        if self.row_invariant() { Linear::dense(weights, bias) } else { Linear::direct(weights, bias) }
+        match self.row_invariant() {
+            true => Linear::dense(weights, bias),
+            false => Linear::direct(weights, self.precision, bias),
+        }
     }
 
     /// A matrix `[out, in]` packed for the kernels.

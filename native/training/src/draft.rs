@@ -76,7 +76,7 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
     recipe.training.check(1)?;
     let target = LoadedModel::open(&home.join(&recipe.teacher.target))?;
     let seed = recipe.training.seed;
-    let mut trainee = Trainee::new(&recipe.model, home, seed, &place.device)?;
+    let mut trainee = Trainee::new(&recipe.model, home, &recipe.training, &place.device)?;
     check_pair_of(&target, ("the draft in training", &trainee.folder.tokenizer)).map_err(anyhow::Error::msg)?;
     let streams = recipe
         .streams

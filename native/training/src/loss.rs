@@ -86,9 +86,9 @@ impl Goals {
     fn row(&self, r: usize, logits: &[f32], slope: &mut [f32]) -> f32 {
         let at = r * self.top..(r + 1) * self.top;
         let (tokens, p) = (&self.tokens[at.clone()], &self.probabilities[at]);
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let max = in_lanes(logits, f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
         slope.iter_mut().zip(logits).for_each(|(q, logit)| *q = exp(*logit - max));
-        let sum: f32 = slope.chunks(64).map(|part| part.iter().sum::<f32>()).sum();
+        let sum = in_lanes(slope, 0.0, |a, b| a + b);
         let inverse = 1.0 / sum;
         let q = |token: TokenId| (logits[token as usize] - max).exp() * inverse;
         let p_rest = (1.0 - p.iter().sum::<f32>()).max(LEAST);
@@ -152,6 +152,20 @@ impl CustomOp1 for Divergence {
         let factor = gradient.to_scalar::<f32>()?;
         Ok(Some(if factor == 1.0 { slope } else { (slope * f64::from(factor))? }))
     }
+}
+
+/// Folds values in lanes, which compilers turn to vectors, and then the lanes.
+#[inline(always)]
+fn in_lanes(values: &[f32], first: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [first; 32];
+    let chunks = values.chunks_exact(32);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = fold(*lane, *value);
+        }
+    }
+    lanes.iter().chain(rest).fold(first, |a, b| fold(a, *b))
 }
 
 /// eˣ for x ≤ 0 to about 1e-7, in a form that compilers turn to vectors (Cephes' `expf` without its branches).

@@ -9,12 +9,13 @@ use candle_core::{DType, Device, Tensor, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use specula_decoding::TokenId;
-use specula_models::{Batch, ModelFolder, Network, write_gguf};
+use specula_models::{Batch, ModelFolder, Network, Precision, write_gguf};
 
 use crate::data::Text;
 use crate::files;
 use crate::optimiser::Variables;
 use crate::order::{Sequence, Shuffle};
+use crate::recipe::Schedule;
 
 /// Where a model's weights start.
 #[derive(Debug, Clone, Deserialize)]
@@ -142,17 +143,18 @@ pub(crate) struct Trainee {
     base: PathBuf,
     /// For files that hold a name.
     name: String,
+    precision: Precision,
 }
 
 impl Trainee {
-    pub(crate) fn new(start: &Start, home: &Path, seed: u64, device: &Device) -> Result<Self> {
+    pub(crate) fn new(start: &Start, home: &Path, s: &Schedule, device: &Device) -> Result<Self> {
         let base = home.join(&start.base);
         let fresh = start.shape.as_ref().map(Shape::json).transpose()?;
         let is_fresh = fresh.is_some();
         let mut folder = ModelFolder::open(&base, fresh)?;
         let tensors = std::mem::take(&mut folder.tensors);
         let made: RefCell<BTreeMap<String, Tensor>> = RefCell::default();
-        let noise = RefCell::new(Shuffle::new(seed, 0));
+        let noise = RefCell::new(Shuffle::new(s.seed, 0));
         // The network is built once for the names and shapes that it asks for.
         let give = |name: &str, shape: &[usize]| -> Result<Tensor, String> {
             if let Some(tensor) = made.borrow().get(name) {
@@ -167,7 +169,7 @@ impl Trainee {
             made.borrow_mut().insert(name.to_owned(), tensor.clone());
             Ok(tensor)
         };
-        Network::new(folder.config.clone(), &give).map_err(|why| anyhow!(why))?;
+        Network::new(folder.config.clone(), &give, s.precision).map_err(|why| anyhow!(why))?;
         let made = made.into_inner();
         if let Some(unused) = tensors.keys().find(|name| !made.contains_key(*name) && *name != "lm_head.weight") {
             bail!("{}: tensor `{unused}` is not one that this architecture has", base.display());
@@ -193,13 +195,13 @@ impl Trainee {
                 Some((made, alpha / *rank as f64))
             }
         };
-        Ok(Self { folder, variables, frozen, base, name: start.name.clone() })
+        Ok(Self { folder, variables, frozen, base, name: start.name.clone(), precision: s.precision })
     }
 
     /// The network of the weights as they are now.
     pub(crate) fn network(&self) -> Result<Network> {
         let give = |name: &str, _: &[usize]| self.weight(name).map_err(|error| format!("{error:#}"));
-        Network::new(self.folder.config.clone(), &give).map_err(|why| anyhow!(why))
+        Network::new(self.folder.config.clone(), &give, self.precision).map_err(|why| anyhow!(why))
     }
 
     fn weight(&self, name: &str) -> Result<Tensor> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
+use specula_models::Precision;
 
 use crate::recipe::{Method, Schedule};
 
@@ -64,7 +65,7 @@ impl Optimiser {
             let kept = (var.as_tensor() * (1.0 - decay))?;
             if s.optimiser == Method::Muon && is_layers_matrix(&name, var) {
                 *m = ((&*m * MOMENTUM)? + &gradient)?;
-                let change = orthogonal(&(gradient + (&*m * MOMENTUM)?)?)?;
+                let change = orthogonal(&(gradient + (&*m * MOMENTUM)?)?.detach(), s.precision)?;
                 // As large a change as AdamW's usual one, so that one learning rate serves both.
                 let size = 0.2 * (var.dim(0)?.max(var.dim(1)?) as f64).sqrt();
                 var.set(&(kept - (change * (rate * size))?)?.detach())?;
@@ -101,15 +102,16 @@ fn is_layers_matrix(name: &str, var: &Var) -> bool {
 }
 
 /// The nearest matrix whose singular values are all about 1, by five steps of Newton and Schulz.
-fn orthogonal(x: &Tensor) -> Result<Tensor> {
+fn orthogonal(x: &Tensor, precision: Precision) -> Result<Tensor> {
     let tall = x.dim(0)? > x.dim(1)?;
     let x = if tall { x.t()?.contiguous()? } else { x.clone() };
     let norm = x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?;
     let mut x = (x / f64::from(norm.max(1e-7)))?;
     for _ in 0..5 {
-        let square = x.matmul(&x.t()?)?;
-        let polynomial = ((&square * -4.775)? + (square.matmul(&square)? * 2.0315)?)?;
-        x = ((&x * 3.4445)? + polynomial.matmul(&x)?)?;
+        let square = precision.product(&x, &x)?;
+        // The square is symmetric, and so is what is made of it.
+        let polynomial = ((&square * -4.775)? + (precision.product(&square, &square)? * 2.0315)?)?;
+        x = ((&x * 3.4445)? + precision.product(&polynomial, &x.t()?)?)?;
     }
     Ok(if tall { x.t()?.contiguous()? } else { x })
 }
@@ -121,8 +123,9 @@ mod tests {
 
     #[test]
     fn orthogonal_matrices_have_singular_values_near_one() -> Result<()> {
-        for (rows, columns) in [(4, 12), (12, 4)] {
-            let x = orthogonal(&Tensor::randn(0f32, 3.0, (rows, columns), &Device::Cpu)?)?;
+        let cases = [(4, 12), (12, 4)].map(|shape| [(shape, Precision::F32), (shape, Precision::Bf16)]);
+        for ((rows, columns), precision) in cases.into_iter().flatten() {
+            let x = orthogonal(&Tensor::randn(0f32, 3.0, (rows, columns), &Device::Cpu)?, precision)?;
             let small = if rows < columns { x.matmul(&x.t()?)? } else { x.t()?.matmul(&x)? };
             // The polynomial leaves singular values between 0.7 and 1.2: their squares stand on the diagonal's scale.
             let trace: f32 =

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use specula_models::Precision;
 
 /// Texts to learn from.
 #[derive(Debug, Clone, Deserialize)]
@@ -62,6 +63,9 @@ pub(crate) struct Schedule {
     /// Passes whose gradients make one step.
     #[serde(default = "one")]
     pub(crate) accumulate: usize,
+    /// What matrix products are computed in.
+    #[serde(default)]
+    pub(crate) precision: Precision,
     /// Who makes steps of gradients.
     #[serde(default)]
     pub(crate) optimiser: Method,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use serde_json::{Map, Value};
-use specula_models::Accelerator;
+use specula_models::{Accelerator, Precision};
 
 use crate::data::Text;
 use crate::files;
@@ -79,6 +79,9 @@ pub(crate) fn train(
     let mut optimiser = Optimiser::new(variables)?;
     let done = restore(variables, &mut optimiser, s, place)?;
     let log = Log::open(&place.folder, done)?;
+    if s.precision == Precision::Bf16 && !s.precision.is_mixed() {
+        eprintln!("`training.precision` = \"bf16\": the CPU has no AMX, so products are computed in f32");
+    }
     if done == 0 {
         measure(learner, &log, 0)?;
     }

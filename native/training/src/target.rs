@@ -40,7 +40,7 @@ pub fn train_target(recipe: &Path, place: &Place) -> Result<Outcome> {
     let recipe: Recipe = recipe::read(recipe)?;
     recipe.data.check()?;
     recipe.training.check(1)?;
-    let trainee = Trainee::new(&recipe.model, home, recipe.training.seed, &place.device)?;
+    let trainee = Trainee::new(&recipe.model, home, &recipe.training, &place.device)?;
     let reader = Reader {
         tokenizer: &trainee.folder.tokenizer,
         template: trainee.folder.template.as_ref(),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use specula_decoding::model::chain_nodes;
-use specula_models::{Batch, Compute, Exits, LoadedModel, ModelFolder, Network, Streams};
+use specula_models::{Batch, Compute, Exits, LoadedModel, ModelFolder, Network, Precision, Streams};
 use specula_training::{Outcome, Place, train_draft, train_exit, train_target, train_tokenizer};
 
 /// A folder of its own, removed at the end.
@@ -110,7 +110,7 @@ fn assert_streams_are_decoded_as_trained(folder: &Path) -> Result<()> {
     let ModelFolder { config, tensors, tokenizer, .. } = ModelFolder::open(folder, None)?;
     let text = tokenizer.encode_prompt("Run tar --help and read").map_err(anyhow::Error::msg)?;
     let take = |name: &str, _: &[usize]| tensors.get(name).cloned().ok_or_else(|| format!("{name} is missing"));
-    let network = Network::new(config, &take).map_err(anyhow::Error::msg)?;
+    let network = Network::new(config, &take, Precision::F32).map_err(anyhow::Error::msg)?;
     let streams = Streams::open(&folder.join("streams.safetensors")).map_err(anyhow::Error::msg)?;
     let states = network.states(&Batch::new(&[vec![&text]], text.len(), 0), Some(&streams))?;
     let want = states.iter().map(|s| network.logits(s)?.to_vec2::<f32>()).collect::<candle_core::Result<Vec<_>>>()?;
@@ -203,21 +203,41 @@ fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
 /// Stopped after every step and taken up again, a run ends with the bits of one that was never stopped.
 #[test]
 fn interrupted_runs_go_on_to_the_same_bits() -> Result<()> {
+    for precision in ["f32", "bf16"] {
+        let folder = prepared()?;
+        let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape("qwen3", 2));
+        let schedule = format!("{}precision = \"{precision}\"\n", schedule(5));
+        let recipe = folder.write("target.toml", &format!("{model}{DATA}{schedule}"));
+        assert_eq!(train_target(&recipe, &folder.at("whole"))?, Outcome::Finished);
+        let stopped = Place::new(folder.0.join("pieces"), Arc::new(AtomicBool::new(true)));
+        let outcomes = (0..5).map(|_| train_target(&recipe, &stopped)).collect::<Result<Vec<_>>>()?;
+        let steps: Vec<Outcome> = (1..5).map(Outcome::Interrupted).chain([Outcome::Finished]).collect();
+        assert_eq!(outcomes, steps);
+        let kept = |name: &str| -> Result<BTreeMap<String, Vec<f32>>> {
+            let path = folder.0.join(name).join("checkpoint.safetensors");
+            let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu)?;
+            tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.flatten_all()?.to_vec1()?))).collect()
+        };
+        assert!(kept("whole")? == kept("pieces")?, "the checkpoints differ, {precision}");
+        assert!(folder.0.join("pieces/loss.svg").exists());
+    }
+    Ok(())
+}
+
+/// On machines without AMX both are the same.
+#[test]
+fn mixed_precision_learns_what_f32_does() -> Result<()> {
     let folder = prepared()?;
-    let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape("qwen3", 2));
-    let recipe = folder.write("target.toml", &format!("{model}{DATA}{}", schedule(5)));
-    assert_eq!(train_target(&recipe, &folder.at("whole"))?, Outcome::Finished);
-    let stopped = Place::new(folder.0.join("pieces"), Arc::new(AtomicBool::new(true)));
-    let outcomes = (0..5).map(|_| train_target(&recipe, &stopped)).collect::<Result<Vec<_>>>()?;
-    let steps: Vec<Outcome> = (1..5).map(Outcome::Interrupted).chain([Outcome::Finished]).collect();
-    assert_eq!(outcomes, steps);
-    let kept = |name: &str| -> Result<BTreeMap<String, Vec<f32>>> {
-        let path = folder.0.join(name).join("checkpoint.safetensors");
-        let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu)?;
-        tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.flatten_all()?.to_vec1()?))).collect()
+    let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape("qwen3", 4));
+    let loss = |precision: &str| -> Result<f64> {
+        let schedule = format!("{}precision = \"{precision}\"\n", schedule(30));
+        let recipe = folder.write("target.toml", &format!("{model}{DATA}{schedule}"));
+        assert_eq!(train_target(&recipe, &folder.at(precision))?, Outcome::Finished);
+        assert_learnt(&folder.0.join(precision))?;
+        measured(&folder.0.join(precision))?.1["validation_loss"].as_f64().context("a validation loss")
     };
-    assert!(kept("whole")? == kept("pieces")?, "the checkpoints differ");
-    assert!(folder.0.join("pieces/loss.svg").exists());
+    let (whole, mixed) = (loss("f32")?, loss("bf16")?);
+    assert!((whole - mixed).abs() < 0.05 * whole, "a loss of {mixed}, in f32 {whole}");
     Ok(())
 }
 

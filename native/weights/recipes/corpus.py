@@ -3,9 +3,10 @@
 
     git clone https://github.com/tldr-pages/tldr
     python3 corpus.py tldr data
+    python3 corpus.py questions 101 24000 data > data/questions-101.jsonl
 
-writes data/train.jsonl and data/valid.jsonl, {"page", "messages"} a line, and data/questions.jsonl, questions for
-`specula generate --batch`. The pages of prompts.jsonl are kept for validation. Only the English pages are used; braces
+The first writes data/train.jsonl and data/valid.jsonl, {"page", "messages"} a line, and data/questions.jsonl, questions for
+`specula generate --batch`; the second makes more of these, by a seed, from what the first wrote. The pages of prompts.jsonl are kept for validation. Only the English pages are used; braces
 of placeholders are removed. Models trained on it carry the pages' licence and attribution.
 """
 
@@ -66,6 +67,34 @@ def renamed(messages, name, other):
     return [{**message, "content": message["content"].replace(name, other)} for message in messages]
 
 
+def questions(draw, train, names, count):
+    """At most `count` questions of conversations in the order that they have, each once."""
+    asked, seen = [], set()
+    for line in train:
+        messages, name = line["messages"][:-1], line["page"].split("/")[1]
+        # Acceptance is counted by token: what is answered in a line is asked more seldom than what takes a page.
+        if draw.random() > 0.15 + len(line["messages"][-1]["content"]) / 400:
+            continue
+        # Programs that do not exist: what the target says of them is what it will say of pages it has not seen.
+        if draw.random() < 0.6:
+            one, other = draw.choice(names), draw.choice(names)
+            messages = renamed(messages, name, (one[: max(2, len(one) // 2)] + other[len(other) // 2 :])[:20])
+        key = json.dumps(messages)
+        if key not in seen and len(asked) < count:
+            seen.add(key)
+            asked.append({"page": line["page"], "messages": messages})
+    return asked
+
+
+def more(seed, count, folder):
+    draw = random.Random(seed)
+    train = [json.loads(line) for line in Path(folder, "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = [line["page"].split("/")[1] for line in train]
+    draw.shuffle(train)
+    for line in questions(draw, train, names, count):
+        print(json.dumps(line, ensure_ascii=False))
+
+
 def main(tldr, out):
     prompts = Path(__file__).parent.parent / "prompts.jsonl"
     kept_back = {json.loads(line)["page"] for line in prompts.read_text(encoding="utf-8").splitlines()}
@@ -78,29 +107,20 @@ def main(tldr, out):
         lines = [{"page": page, "messages": messages} for messages in conversations(name, about, examples)]
         (valid if page in kept_back else train).extend(lines)
     draw.shuffle(train)
-    questions, seen = [], set()
-    for line in train:
-        messages, name = line["messages"][:-1], line["page"].split("/")[1]
-        # Acceptance is counted by token: what is answered in a line is asked more seldom than what takes a page.
-        if draw.random() > 0.15 + len(line["messages"][-1]["content"]) / 400:
-            continue
-        # Programs that do not exist: what the target says of them is what it will say of pages it has not seen.
-        if draw.random() < 0.6:
-            one, other = draw.choice(names), draw.choice(names)
-            messages = renamed(messages, name, (one[: max(2, len(one) // 2)] + other[len(other) // 2 :])[:20])
-        key = json.dumps(messages)
-        if key not in seen and len(questions) < QUESTIONS:
-            seen.add(key)
-            questions.append({"page": line["page"], "messages": messages})
+    asked = questions(draw, train, names, QUESTIONS)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    for file, lines in (("train", train), ("valid", valid), ("questions", questions)):
+    for file, lines in (("train", train), ("valid", valid), ("questions", asked)):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"{file}.jsonl").write_text(text, encoding="utf-8")
         print(f"{file}.jsonl: {len(lines)} lines")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2])
+    match sys.argv[1:]:
+        case ["questions", seed, count, folder]:
+            more(int(seed), int(count), folder)
+        case [tldr, out]:
+            main(tldr, out)
+        case _:
+            sys.exit(__doc__)

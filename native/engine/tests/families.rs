@@ -42,31 +42,28 @@ fn engine(target: LoadedModel, mut draft: LoadedModel) -> Engine {
     .expect("a pair")
 }
 
-/// Draft tokens that `sps` had accepted: the others' drafts may come too late on a machine that is busy.
-fn compare(engine: &Engine, what: &str) -> u64 {
-    let mut accepted = 0;
+fn asked(temperature: f64, method: &str) -> RequestSpec {
+    RequestSpec {
+        prompt: text(20),
+        max_tokens: Some(40),
+        temperature: Some(temperature),
+        seed: Some(3),
+        ignore_eos: true,
+        speculation: SettingsSpec { method: Some(method.into()), ..SettingsSpec::default() },
+        ..RequestSpec::default()
+    }
+}
+
+fn compare(engine: &Engine, what: &str) {
     for temperature in [0.0, 1.0] {
-        let asked = |method: &str| RequestSpec {
-            prompt: text(20),
-            max_tokens: Some(40),
-            temperature: Some(temperature),
-            seed: Some(3),
-            ignore_eos: true,
-            speculation: SettingsSpec { method: Some(method.into()), ..SettingsSpec::default() },
-            ..RequestSpec::default()
-        };
-        let plain = generate(engine, &asked("none")).tokens();
+        let plain = generate(engine, &asked(temperature, "none")).tokens();
         assert_eq!(plain.len(), 40);
         for method in METHODS {
-            let said = generate(engine, &asked(method));
+            let said = generate(engine, &asked(temperature, method));
             assert_eq!(said.tokens(), plain, "{what}, {method}, temperature {temperature}");
             assert!(said.finished.report.lossless(), "{what}, {method}");
-            if method == "sps" {
-                accepted += said.finished.report.totals.accepted;
-            }
         }
     }
-    accepted
 }
 
 #[test]
@@ -82,8 +79,13 @@ fn every_method_gives_the_targets_own_tokens_in_every_family() {
             ..model.clone()
         };
         compare(&engine(loaded(&model), loaded(&other)), model.name);
-        let accepted = compare(&engine(loaded(&model), loaded(&model)), model.name);
-        // Of two answers of 40 tokens, each of whose rounds gives one token that is the target's.
-        assert!(accepted > 40, "{}: its own draft was right {accepted} times", model.name);
+        let same = engine(loaded(&model), loaded(&model));
+        compare(&same, model.name);
+        // Whole windows, whatever they cost on this machine: four of each five tokens, unless an end token is among them.
+        let mut windows = asked(1.0, "sps");
+        windows.deterministic = true;
+        windows.speculation.window = Some(4);
+        let accepted = generate(&same, &windows).finished.report.totals.accepted;
+        assert!((24..=32).contains(&accepted), "{}: its own draft was right {accepted} times", model.name);
     }
 }

@@ -1,5 +1,5 @@
 //! Products of bf16 with f32 sums on AMX tiles (Intel's Architecture Instruction Set Extensions, chapter 3), for training:
-//! a core does some ten times what it does in f32. Operands are rounded to bf16, sums are taken in f32 in the order of the
+//! a core does several times what it does in f32. Operands are rounded to bf16, sums are taken in f32 in the order of the
 //! inner dimension, pairs first, so a product has the same bits whoever computes which of its rows.
 
 mod pack;

@@ -3,7 +3,8 @@
 //! **Row-invariant by construction**: a row's bits depend on that row alone, not on how many rows are computed with it,
 //! not on tiles, threads or the instruction set. Every sum has one stated order; integer sums are exact; a product that
 //! feeds a sum is fused into it (`mul_add`) on every path or on none. So the portable code is the reference, and the
-//! code for AVX2 and AVX-512 must equal it bit for bit (`tests/same_bits.rs`).
+//! code for AVX2 and AVX-512 must equal it bit for bit (`tests/same_bits.rs`). [`Tiles`] alone
+//! are another matter: they round, only some machines have them, and only training uses them.
 //!
 //! Shape letters: **L** rows, **H** heads, **K** key/value heads, **D** head size. Matrices are row-major.
 //!

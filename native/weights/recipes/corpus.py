@@ -6,8 +6,8 @@
     python3 corpus.py questions 101 24000 data > data/questions-101.jsonl
 
 The first writes data/train.jsonl and data/valid.jsonl, {"page", "messages"} a line, and data/questions.jsonl, questions for
-`specula generate --batch`; the second makes more of these, by a seed, from what the first wrote. The pages of prompts.jsonl are kept for validation. Only the English pages are used; braces
-of placeholders are removed. Models trained on it carry the pages' licence and attribution.
+`specula generate --batch`; the second makes more of these, by a seed, from what the first wrote. The pages of prompts.jsonl are
+kept for validation. Only the English pages are used; braces of placeholders are removed. Models trained on it carry the pages' licence and attribution.
 """
 
 import json

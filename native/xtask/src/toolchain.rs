@@ -52,7 +52,7 @@ impl Toolchain {
         }
         bail!(
             "no compiler for {TARGET} here:\n  {}\nDo one of:\n  cargo xtask setup    (rustup target add {TARGET})\n  \
-             apt-get install rustc-web cargo-web rust-web-src lld    (Debian; builds the standard library along)",
+             apt-get update && apt-get install rustc-web cargo-web rust-web-src lld    (Debian; builds the standard library along)",
             tried.join("\n  ")
         )
     }
@@ -90,9 +90,31 @@ fn has_target(rustc: &Path) -> bool {
     })
 }
 
+/// Whether a compiler takes this workspace's crates.
+fn is_new_enough(rustc: &Path) -> bool {
+    let Some(version) = output(rustc, ["--version"]) else { return false };
+    is_at_least(version.split_whitespace().nth(1).unwrap_or_default(), env!("CARGO_PKG_RUST_VERSION"))
+}
+
+/// Compares major and minor versions.
+fn is_at_least(version: &str, least: &str) -> bool {
+    let numbers = |text: &str| -> Option<(u32, u32)> {
+        let mut parts = text.split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    };
+    numbers(version) >= numbers(least)
+}
+
 /// The linker with which this pair can build the standard library, or what it lacks.
 fn build_std_linker(cargo: &Path, rustc: &Path, own_rustc: &Path) -> Result<PathBuf, &'static str> {
     let sysroot = output(rustc, ["--print", "sysroot"]).ok_or("not there")?;
+    if !is_new_enough(rustc) {
+        return Err(concat!(
+            "older than ",
+            env!("CARGO_PKG_RUST_VERSION"),
+            " (Debian's is renewed with its security updates: apt-get update, then install it again)"
+        ));
+    }
     output(cargo, ["--version"]).ok_or("no cargo beside it")?;
     if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml").is_file() {
         return Err("no source of the standard library (rust-src)");
@@ -118,4 +140,23 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
 pub(crate) fn output<S: AsRef<OsStr>>(program: &Path, args: impl IntoIterator<Item = S>) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, new_enough) in [
+            ("1.95.0", true),
+            ("1.100.0-nightly", true),
+            ("2.0.0", true),
+            ("1.85.0", false),
+            ("1.9.9", false),
+            ("", false),
+        ] {
+            assert_eq!(is_at_least(version, "1.95"), new_enough, "{version}");
+        }
+    }
 }

@@ -43,6 +43,9 @@ struct StreamRecipe {
     layers: usize,
     /// Weight of stream j in the loss: this to the power of j.
     weight: f32,
+    /// Learn the streams and leave the draft as it is.
+    #[serde(default)]
+    alone: bool,
 }
 
 const EMBEDDINGS: &str = "streams.embeddings";
@@ -78,10 +81,8 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
     let seed = recipe.training.seed;
     let mut trainee = Trainee::new(&recipe.model, home, &recipe.training, &place.device)?;
     check_pair_of(&target, ("the draft in training", &trainee.folder.tokenizer)).map_err(anyhow::Error::msg)?;
-    let streams = recipe
-        .streams
-        .as_ref()
-        .map(|s| new_streams(s, &mut trainee, &home.join(&recipe.model.base), (seed, &place.device)));
+    let streams =
+        recipe.streams.as_ref().map(|s| new_streams(s, &mut trainee, (&recipe.model, home), (seed, &place.device)));
     let streams = streams.transpose()?;
     let reader = Reader {
         tokenizer: &target.tokenizer,
@@ -124,7 +125,7 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
 fn new_streams(
     s: &StreamRecipe,
     trainee: &mut Trainee,
-    base: &Path,
+    (start, home): (&Start, &Path),
     (seed, device): (u64, &Device),
 ) -> Result<(Streams, f32)> {
     let c = &trainee.folder.config;
@@ -136,14 +137,21 @@ fn new_streams(
             c.layers
         );
     }
+    let hidden = c.hidden;
+    if s.alone {
+        if start.lora.is_some() {
+            bail!("`streams.alone` leaves the draft as it is, and `model.lora` changes it; leave one of them out");
+        }
+        trainee.freeze();
+    }
     let mut noise = Shuffle::new(seed, u64::MAX);
-    let mut values: Vec<f32> = (0..s.count * c.hidden).map(|_| noise.normal() * 0.02).collect();
-    let kept = base.join(STREAMS);
+    let mut values: Vec<f32> = (0..s.count * hidden).map(|_| noise.normal() * 0.02).collect();
+    let kept = home.join(&start.base).join(STREAMS);
     if kept.exists() {
         let kept = Streams::open(&kept).map_err(anyhow::Error::msg)?.embeddings.flatten_all()?.to_vec1::<f32>()?;
         values.iter_mut().zip(kept).for_each(|(value, kept)| *value = kept);
     }
-    let embeddings = Var::from_tensor(&Tensor::from_vec(values, (s.count, c.hidden), device)?)?;
+    let embeddings = Var::from_tensor(&Tensor::from_vec(values, (s.count, hidden), device)?)?;
     let streams = Streams { embeddings: embeddings.as_tensor().clone(), layers: s.layers };
     trainee.variables.insert(EMBEDDINGS.into(), embeddings);
     Ok((streams, s.weight))

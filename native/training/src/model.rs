@@ -1,7 +1,7 @@
 //! Models whose weights are variables: from a folder, or new.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -28,8 +28,46 @@ pub(crate) struct Start {
     pub(crate) name: String,
     /// Shape of a new model.
     pub(crate) shape: Option<Shape>,
+    /// Start between the base and another model of its shape.
+    pub(crate) mixed: Option<Mixed>,
+    /// What the logits are divided by from the start (temperature scaling, arXiv:1706.04599): above 1 for a model that is
+    /// surer than it is right. The last norm takes it.
+    pub(crate) temperature: Option<f64>,
     /// Learn low-rank changes of the layers' matrices and nothing else.
     pub(crate) lora: Option<LowRank>,
+}
+
+/// The last norm's tensors, by architecture.
+const LAST_NORM: [&str; 3] =
+    ["model.norm.weight", "model.decoder.final_layer_norm.weight", "model.decoder.final_layer_norm.bias"];
+
+/// Weights between two models that have one origin: what the later one has learnt, and most of what it has forgotten
+/// (arXiv:2109.01903).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mixed {
+    /// Folder of the other model.
+    pub(crate) with: PathBuf,
+    /// The other's part of every weight, 0 to 1.
+    pub(crate) share: f64,
+}
+
+impl Mixed {
+    /// Moves weights towards the other's.
+    fn mix(&self, home: &Path, tensors: &mut HashMap<String, Tensor>) -> Result<()> {
+        let Self { with, share } = self;
+        if !(0.0..=1.0).contains(share) {
+            bail!("`model.mixed.share` = {share} must be between 0 and 1");
+        }
+        let with = home.join(with);
+        let others = ModelFolder::open(&with, None)?.tensors;
+        for (name, tensor) in tensors {
+            let other = others.get(name).with_context(|| format!("{}: no `{name}`", with.display()))?;
+            let change = (other - &*tensor).and_then(|change| change * *share);
+            *tensor = change.and_then(|change| &*tensor + change).with_context(|| format!("`{name}`, mixed"))?;
+        }
+        Ok(())
+    }
 }
 
 /// A new model.
@@ -138,7 +176,7 @@ pub(crate) struct Trainee {
     pub(crate) folder: ModelFolder,
     /// What is learned: the weights themselves, or with LoRA the factors of their changes.
     pub(crate) variables: Variables,
-    /// With LoRA: the base's weights, and the scale of their changes.
+    /// What is not learned: the base's weights, and the scale of LoRA's changes to them.
     frozen: Option<(BTreeMap<String, Tensor>, f64)>,
     base: PathBuf,
     /// For files that hold a name.
@@ -152,7 +190,21 @@ impl Trainee {
         let fresh = start.shape.as_ref().map(Shape::json).transpose()?;
         let is_fresh = fresh.is_some();
         let mut folder = ModelFolder::open(&base, fresh)?;
-        let tensors = std::mem::take(&mut folder.tensors);
+        let mut tensors = std::mem::take(&mut folder.tensors);
+        if let Some(mixed) = &start.mixed {
+            if is_fresh {
+                bail!("`model.mixed` is between two models that there are; leave out `model.shape`");
+            }
+            mixed.mix(home, &mut tensors)?;
+        }
+        if let Some(temperature) = start.temperature {
+            if !(temperature > 0.0 && temperature.is_finite()) {
+                bail!("`model.temperature` = {temperature} must be a number above 0");
+            }
+            for (_, tensor) in tensors.iter_mut().filter(|(name, _)| LAST_NORM.contains(&&***name)) {
+                *tensor = (&*tensor / temperature)?;
+            }
+        }
         let made: RefCell<BTreeMap<String, Tensor>> = RefCell::default();
         let noise = RefCell::new(Shuffle::new(s.seed, 0));
         // The network is built once for the names and shapes that it asks for.
@@ -196,6 +248,12 @@ impl Trainee {
             }
         };
         Ok(Self { folder, variables, frozen, base, name: start.name.clone(), precision: s.precision })
+    }
+
+    /// Leaves the weights as they are; what joins the variables later is learned.
+    pub(crate) fn freeze(&mut self) {
+        let variables = std::mem::take(&mut self.variables).into_iter();
+        self.frozen = Some((variables.map(|(name, var)| (name, var.as_tensor().detach())).collect(), 1.0));
     }
 
     /// The network of the weights as they are now.

@@ -55,12 +55,12 @@ pub(crate) enum BadLines {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Schedule {
-    /// Optimiser steps; 0, where there is something to measure, measures it.
+    /// Optimiser steps; 0, where there is something already, measures and writes it.
     pub(crate) steps: usize,
     /// B, packed sequences of a pass.
     #[serde(default = "default_batch")]
     pub(crate) batch: usize,
-    /// Passes whose gradients make one step.
+    /// Passes whose gradients make one step; the CPU computes as many at once as it has cores.
     #[serde(default = "one")]
     pub(crate) accumulate: usize,
     /// What matrix products are computed in.

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 use specula_models::{Accelerator, Precision};
 
@@ -33,6 +35,12 @@ impl Place {
         Self { folder, stop, device: Device::Cpu }
     }
 
+    /// Passes of a step that are computed at once: one on each core, since much of a pass is no product and takes but one;
+    /// one after the other on a device.
+    fn side_by_side(&self) -> usize {
+        if self.device.is_cpu() { rayon::current_num_threads() } else { 1 }
+    }
+
     /// The same on a device.
     ///
     /// # Errors
@@ -45,7 +53,7 @@ impl Place {
 }
 
 /// What is trained.
-pub(crate) trait Learner {
+pub(crate) trait Learner: Sync {
     /// Loss over some sequences of the texts.
     fn loss(&self, batch: &[Sequence]) -> Result<Tensor>;
 
@@ -85,21 +93,26 @@ pub(crate) fn train(
     if done == 0 {
         measure(learner, &log, 0)?;
     }
+    if s.steps == 0 {
+        learner.save()?;
+    }
     let mut batches = Batches::new(texts, length, s.batch, s.seed, done * s.accumulate);
     let progress = bar(s.steps as u64, "steps");
     progress.set_position(done as u64);
     for step in done..s.steps {
-        let (began, mut tokens, mut mean) = (Instant::now(), 0, 0.0);
-        for _ in 0..s.accumulate {
-            let batch = batches.take();
-            tokens += batch.iter().flatten().map(|text| texts[*text].tokens.len()).sum::<usize>();
-            let loss = learner.loss(&batch)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
-            if !value.is_finite() {
-                bail!("the loss is {value} at step {}; take a lower `training.learning_rate`", step + 1);
+        let began = Instant::now();
+        let passes: Vec<Vec<Sequence>> = (0..s.accumulate).map(|_| batches.take()).collect();
+        let tokens: usize = passes.iter().flatten().flatten().map(|text| texts[*text].tokens.len()).sum();
+        let mut mean = 0.0;
+        for some in passes.chunks(place.side_by_side()) {
+            // Added in order, whichever is done first: the same recipe gives the same bits.
+            for (value, gradients) in some.par_iter().map(|batch| pass(learner, batch)).collect::<Result<Vec<_>>>()? {
+                if !value.is_finite() {
+                    bail!("the loss is {value} at step {}; take a lower `training.learning_rate`", step + 1);
+                }
+                mean += value / s.accumulate as f64;
+                optimiser.add(variables, &gradients)?;
             }
-            mean += value / s.accumulate as f64;
-            optimiser.add(variables, &loss.backward()?)?;
         }
         let gradient = optimiser.step(variables, s, step, s.accumulate)?;
         let speed = tokens as f64 / began.elapsed().as_secs_f64();
@@ -123,6 +136,12 @@ pub(crate) fn train(
     }
     progress.finish();
     Ok(Outcome::Finished)
+}
+
+/// Loss of a batch, and the slopes towards it.
+fn pass(learner: &impl Learner, batch: &[Sequence]) -> Result<(f64, GradStore)> {
+    let loss = learner.loss(batch)?;
+    Ok((f64::from(loss.to_scalar::<f32>()?), loss.backward()?))
 }
 
 fn measure(learner: &impl Learner, log: &Log, step: usize) -> Result<()> {

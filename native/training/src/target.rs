@@ -39,7 +39,7 @@ pub fn train_target(recipe: &Path, place: &Place) -> Result<Outcome> {
     let home = recipe::home(recipe);
     let recipe: Recipe = recipe::read(recipe)?;
     recipe.data.check()?;
-    recipe.training.check(1)?;
+    recipe.training.check(usize::from(recipe.model.shape.is_some()))?;
     let trainee = Trainee::new(&recipe.model, home, &recipe.training, &place.device)?;
     let reader = Reader {
         tokenizer: &trainee.folder.tokenizer,

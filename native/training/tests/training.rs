@@ -168,6 +168,18 @@ fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
         }
         assert_streams_are_decoded_as_trained(&folder.0.join("draft/model"))?;
 
+        let alone = format!(
+            "{teacher}[model]\nbase = \"draft/model\"\n{DATA}{}{trial}[streams]\ncount = 2\nlayers = 1\nweight = 0.5\nalone = true\n",
+            schedule(4)
+        );
+        assert_eq!(train_draft(&folder.write("streams.toml", &alone), &folder.at("streams"))?, Outcome::Finished);
+        let kept = |name: &str| fs::read(folder.0.join(name));
+        assert!(
+            kept("draft/model/model.safetensors")? == kept("streams/model/model.safetensors")?,
+            "the draft changed"
+        );
+        assert!(kept("draft/model/streams.safetensors")? != kept("streams/model/streams.safetensors")?, "none learned");
+
         let recipe = folder.write(
             "lora.toml",
             &format!(
@@ -200,17 +212,20 @@ fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
     Ok(())
 }
 
-/// Stopped after every step and taken up again, a run ends with the bits of one that was never stopped.
+/// Stopped after every step and taken up again, a run ends with the bits of one that was never stopped, and on one core
+/// with those of passes computed side by side.
 #[test]
 fn interrupted_runs_go_on_to_the_same_bits() -> Result<()> {
     for precision in ["f32", "bf16"] {
         let folder = prepared()?;
         let model = format!("[model]\nbase = \"tokenizer\"\n{}", shape("qwen3", 2));
-        let schedule = format!("{}precision = \"{precision}\"\n", schedule(5));
+        let schedule = format!("{}accumulate = 3\nprecision = \"{precision}\"\n", schedule(5));
         let recipe = folder.write("target.toml", &format!("{model}{DATA}{schedule}"));
-        assert_eq!(train_target(&recipe, &folder.at("whole"))?, Outcome::Finished);
+        let cores = |count| rayon::ThreadPoolBuilder::new().num_threads(count).build();
+        assert_eq!(cores(2)?.install(|| train_target(&recipe, &folder.at("whole")))?, Outcome::Finished);
         let stopped = Place::new(folder.0.join("pieces"), Arc::new(AtomicBool::new(true)));
-        let outcomes = (0..5).map(|_| train_target(&recipe, &stopped)).collect::<Result<Vec<_>>>()?;
+        let outcomes = (0..5).map(|_| cores(1)?.install(|| train_target(&recipe, &stopped)));
+        let outcomes = outcomes.collect::<Result<Vec<_>>>()?;
         let steps: Vec<Outcome> = (1..5).map(Outcome::Interrupted).chain([Outcome::Finished]).collect();
         assert_eq!(outcomes, steps);
         let kept = |name: &str| -> Result<BTreeMap<String, Vec<f32>>> {
@@ -221,6 +236,35 @@ fn interrupted_runs_go_on_to_the_same_bits() -> Result<()> {
         assert!(kept("whole")? == kept("pieces")?, "the checkpoints differ, {precision}");
         assert!(folder.0.join("pieces/loss.svg").exists());
     }
+    Ok(())
+}
+
+/// Half way to a later model the loss is between both; a temperature takes preferences away.
+#[test]
+fn models_can_be_mixed_and_calibrated() -> Result<()> {
+    let folder = prepared()?;
+    target(&folder, "qwen3", 10)?;
+    let begun = |start: &str, steps: usize, name: &str| -> Result<(Value, Value)> {
+        let model = format!("[model]\nbase = \"target/model\"\n{start}\n");
+        let schedule = schedule(20).replace("steps = 20", &format!("steps = {steps}"));
+        train_target(&folder.write("begun.toml", &format!("{model}{DATA}{schedule}")), &folder.at(name))?;
+        LoadedModel::open(&folder.0.join(name).join("model"))?;
+        measured(&folder.0.join(name))
+    };
+    let loss = |measured: &Value| measured["validation_loss"].as_f64().expect("a number");
+    // With itself it is what it was; the rest of the run makes the other.
+    let (first, last) = begun("mixed = { with = \"target/model\", share = 0.5 }", 20, "later")?;
+    assert!((loss(&first) - loss(&measured(&folder.0.join("target"))?.1)).abs() < 0.02, "{first}");
+    let (between, _) = begun("mixed = { with = \"later/model\", share = 0.5 }", 0, "between")?;
+    assert!(loss(&last) < loss(&between) && loss(&between) < loss(&first), "{first} {between} {last}");
+    let error = begun("mixed = { with = \"later/model\", share = 1.5 }", 0, "wrong").expect_err("a share above 1");
+    assert!(format!("{error:#}").contains("`model.mixed.share` = 1.5 must be between 0 and 1"), "{error:#}");
+
+    // Rows nearly without preferences: the loss is that of 320 tokens of which none is likelier.
+    let (flat, _) = begun("temperature = 1e4", 0, "flat")?;
+    assert!((loss(&flat) - 320_f64.ln()).abs() < 0.01, "{flat}");
+    let error = begun("temperature = 0.0", 0, "wrong").expect_err("a temperature of 0");
+    assert!(format!("{error:#}").contains("`model.temperature` = 0 must be a number above 0"), "{error:#}");
     Ok(())
 }
 

@@ -78,9 +78,11 @@ def test_log_probabilities(ask, tell):
 
 
 def test_stop_strings_and_biases(ask):
-    whole = ask(temperature=0, max_tokens=32).choices[0].message.content
+    # Its answer has more than three words.
+    question = [{"role": "user", "content": "How do I use ssh?"}]
+    whole = ask(messages=question, temperature=0, max_tokens=32).choices[0].message.content
     word = whole.split()[2]
-    stopped = ask(temperature=0, max_tokens=32, stop=["never said", word]).choices[0]
+    stopped = ask(messages=question, temperature=0, max_tokens=32, stop=["never said", word]).choices[0]
     assert stopped.finish_reason == "stop" and stopped.message.content == whole.split(word)[0]
     first = ask(temperature=0, max_tokens=1).choices[0].message.content
     assert ask(temperature=0, max_tokens=1, logit_bias={"300": 100}).choices[0].message.content != first

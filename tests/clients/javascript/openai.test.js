@@ -8,7 +8,7 @@ import OpenAI from "openai";
 const url = process.env.SPECULA_URL;
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none is needed", maxRetries: 0, timeout: 60_000 });
 const model = (await client.models.list()).data[0].id;
-const messages = [{ role: "user", content: "How do I list open ports?" }];
+const messages = [{ role: "user", content: "How do I use ssh?" }];
 
 const ask = (fields) => client.chat.completions.create({ model, messages, seed: 7, max_tokens: 16, ...fields });
 const tell = (fields) => client.completions.create({ model, prompt: "- List all files", seed: 7, max_tokens: 16, ...fields });

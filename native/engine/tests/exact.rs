@@ -139,22 +139,17 @@ fn with_a_format() {
         })));
     };
     assert!(compare(&questions(3), change) > 100);
-    let mut ended = 0;
-    for question in questions(6) {
+    for question in questions(3) {
         let mut spec = ask(&ENGINE, &question, "mirror");
         change(&mut spec);
-        spec.max_tokens = Some(200);
+        // The schema bounds every part, and the grammar the blanks between them.
+        spec.max_tokens = Some(600);
         let said = generate(&ENGINE, &spec);
-        // JSON lets any blanks stand between its parts, and this small model may fill its tokens with them.
-        if said.finished.reason != Some(FinishReason::EndToken) {
-            continue;
-        }
         let text = said.text();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         assert!(value["command"].is_string() && value["safe"].is_boolean() && value["levels"].is_array(), "{text}");
-        ended += 1;
+        assert_eq!(said.finished.reason, Some(FinishReason::EndToken));
     }
-    assert!(ended > 3, "{ended} of 6 came to their end");
 }
 
 /// A policy that would keep anything changes nothing where only exact answers are wanted, and nothing forbidden is kept.

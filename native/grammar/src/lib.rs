@@ -22,6 +22,11 @@ const NO_TEXT: u8 = 0xFF;
 const MASK_FUEL: u64 = 100_000;
 const MASK_ITEMS: usize = 25_000;
 const MESSAGE_BYTES: usize = 512;
+/// Where llguidance takes options from a schema.
+const OPTIONS: &str = "x-guidance";
+/// Blanks between the parts of a value: one, or a new line and its indentation. JSON itself has no bound, and a model that
+/// would rather say nothing fills its tokens with them.
+const BLANKS: &str = r"[\x20\x09]|\x0D?\x0A[\x20\x09]{0,32}";
 
 /// Why a schema does not become a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,15 +65,19 @@ impl Grammars {
         Ok(Self { factory, end_tokens: end_tokens.into(), vocab_size })
     }
 
-    /// A rule that lets JSON of this schema through, before the first token.
+    /// A rule that lets JSON of this schema through, before the first token. Between the parts of a value it lets a blank
+    /// through, or a new line with at most 32 blanks after it.
     ///
     /// # Errors
     /// A schema that is none, that has keywords which cannot be enforced, or that is too large.
     pub fn json_schema(&self, schema: &Value) -> Result<Box<dyn Rule>, GrammarError> {
-        if !schema.is_object() {
+        let Value::Object(mut schema) = schema.clone() else {
             return Err(GrammarError("a schema must be an object".to_owned()));
+        };
+        if schema.insert(OPTIONS.to_owned(), json!({"whitespace_pattern": BLANKS})).is_some() {
+            return Err(GrammarError(format!("`{OPTIONS}` is no keyword of JSON schemas; leave it out")));
         }
-        let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema.clone())).map_err(refused)?;
+        let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema.into())).map_err(refused)?;
         let mut matcher = Matcher::new(Ok(parser));
         // Worked out once here, so that a schema that no row could be masked with is refused at once.
         matcher.compute_mask_or_eos().map_err(refused)?;

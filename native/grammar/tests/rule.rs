@@ -14,7 +14,8 @@ fn vocabulary() -> TokenBytes {
     let mut words: Vec<Vec<u8>> = vec![Vec::new(), Vec::new()];
     words.extend((0..128_u8).map(|byte| vec![byte]));
     let more = [
-        "{\"", "\":", "\": ", "\",", "\"}", "},", "name", "size", "tru", "true", "false", "12", "[1", "], \"", "\u{e4}",
+        "{\"", "\":", "\": ", "\",", "\"}", "},", "name", "size", "tru", "true", "false", "12", "[1", "], \"",
+        "\u{e4}", "\u{f6}",
     ];
     words.extend(more.iter().map(|word| word.as_bytes().to_vec()));
     words.push(vec![0xff]);
@@ -179,6 +180,33 @@ fn rows_behind_what_is_forbidden_forbid_all_and_ends_come_at_ends_only() {
     assert_eq!(allowed(&mut rule, &[]), [ends]);
 }
 
+/// A model that likes blanks best comes to the value's end.
+#[test]
+fn blanks_between_parts_are_few() {
+    let bytes = vocabulary();
+    let mut rule =
+        grammars().json_schema(&json!({"type": "array", "items": {"enum": [1]}, "minItems": 2, "maxItems": 2}));
+    let rule = rule.as_mut().expect("understood");
+    let mut text = String::new();
+    loop {
+        let mut row = Row::new(&vec![0.0; bytes.0.len() + 3]);
+        rule.apply(&[], 0, &mut [&mut row]).expect("it masks");
+        let allowed: Vec<TokenId> =
+            (0..bytes.0.len() as TokenId).filter(|token| row.logits()[*token as usize] == 0.0).collect();
+        let is_blank = |token: &&TokenId| bytes.get(**token).iter().any(u8::is_ascii_whitespace);
+        let token = *allowed.iter().find(is_blank).unwrap_or(&allowed[0]);
+        rule.commit(&[token]).expect("it was allowed");
+        if token == END {
+            break;
+        }
+        text.push_str(std::str::from_utf8(bytes.get(token)).expect("ASCII"));
+        assert!(text.len() < 200, "{text:?}");
+    }
+    let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+    assert_eq!(value, json!([1, 1]));
+    assert!(text.contains(char::is_whitespace), "{text:?}");
+}
+
 #[test]
 fn schemas_that_cannot_be_enforced_are_refused_with_reasons() {
     let grammars = grammars();
@@ -189,6 +217,7 @@ fn schemas_that_cannot_be_enforced_are_refused_with_reasons() {
         (json!({"$ref": "#/nowhere"}), "nowhere"),
         (json!({"type": "string", "pattern": "("}), ""),
         (json!({"enum": []}), ""),
+        (json!({"type": "object", "x-guidance": {"whitespace_flexible": true}}), "x-guidance"),
     ] {
         let error = grammars.json_schema(&schema).err().unwrap_or_else(|| panic!("{schema} was taken")).to_string();
         assert!(error.contains(word) && error.len() <= 512, "{error}");

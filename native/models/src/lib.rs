@@ -67,4 +67,4 @@ pub use streams::Streams;
 pub use template::{ChatMessage, ChatTemplate, TemplateError};
 pub use threads::{ModelThread, limit_candle_threads};
 pub use tokenizer::Tokenizer;
-pub use weights::TensorSource;
+pub use weights::{TensorSource, folder_name};

@@ -20,7 +20,8 @@ use crate::linear::Linear;
 use crate::mixed::Precision;
 use crate::norm::Norm;
 use crate::padding::Padding;
-use names::{folder_name, halves_from_interleaved};
+pub use names::folder_name;
+use names::halves_from_interleaved;
 pub(crate) use names::{gguf_name, interleaved_from_halves};
 
 /// Ends of names that may stay unused: rotary frequencies (the configuration's business, where they were read from), and

@@ -65,6 +65,7 @@ struct DraftLearner {
     /// At temperatures 0 and 1.
     written: [Vec<Written>; 2],
     length: usize,
+    acceptance: f32,
     folder: PathBuf,
 }
 
@@ -76,6 +77,7 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
     let home = recipe::home(recipe);
     let recipe: Recipe = recipe::read(recipe)?;
     recipe.data.check()?;
+    recipe.teacher.check()?;
     recipe.training.check(1)?;
     let target = LoadedModel::open(&home.join(&recipe.teacher.target))?;
     let seed = recipe.training.seed;
@@ -115,6 +117,7 @@ pub fn train_draft(recipe: &Path, place: &Place) -> Result<Outcome> {
         trainee,
         streams,
         length: recipe.data.length,
+        acceptance: recipe.teacher.acceptance,
         folder: place.folder.clone(),
     };
     let texts = (&*learner.training.texts, learner.length);
@@ -158,11 +161,11 @@ fn new_streams(
 }
 
 impl DraftLearner {
-    fn loss_over(&self, lessons: &Lessons, sequences: &[Sequence]) -> Result<Tensor> {
+    fn loss_over(&self, lessons: &Lessons, sequences: &[Sequence], acceptance: f32) -> Result<Tensor> {
         let network = self.trainee.network()?;
         let streams = self.streams.as_ref().map(|(streams, _)| streams);
         let states = network.states(&packed(&lessons.texts, sequences, self.length), streams)?;
-        let mut goals = Goals::new(lessons.teacher.top());
+        let mut goals = Goals::new(lessons.teacher.top(), acceptance);
         let mut chosen = Vec::new();
         for (ahead, states) in states.iter().enumerate() {
             let weight = self.streams.as_ref().map_or(1.0, |(_, weight)| weight.powi(ahead as i32));
@@ -179,14 +182,14 @@ impl DraftLearner {
 
 impl Learner for DraftLearner {
     fn loss(&self, batch: &[Sequence]) -> Result<Tensor> {
-        self.loss_over(&self.training, batch)
+        self.loss_over(&self.training, batch, self.acceptance)
     }
 
     fn measure(&self) -> Result<Map<String, Value>> {
         let sequences = pack(&self.validation.texts, self.length, 1, 0);
         let mut losses = Vec::new();
         for part in sequences.chunks(8) {
-            losses.push(f64::from(self.loss_over(&self.validation, part)?.to_scalar::<f32>()?));
+            losses.push(f64::from(self.loss_over(&self.validation, part, 0.0)?.to_scalar::<f32>()?));
         }
         let mut told = Map::new();
         told.insert("validation_loss".into(), (losses.iter().sum::<f64>() / losses.len() as f64).into());

@@ -29,7 +29,8 @@ struct Recipe {
     teacher: recipe::Teacher,
     /// The draft whose rejections the coverage is measured on: a GGUF file or a folder.
     draft: Option<PathBuf>,
-    /// Exits to go on from, as an earlier run wrote them; what they lack begins as the bare head.
+    /// Exits to go on from, as an earlier run wrote them; what they lack begins as the bare head, and those that `layers`
+    /// leaves out stay in the result as they are.
     base: Option<PathBuf>,
     /// Exits, as numbers of layers run; empty: all but the last.
     #[serde(default)]
@@ -45,7 +46,10 @@ struct ExitLearner {
     head: Head,
     layers: Vec<usize>,
     top: usize,
+    acceptance: f32,
     variables: Variables,
+    /// The base's other exits.
+    others: HashMap<String, Tensor>,
     training: Vec<Text>,
     validation: Vec<Text>,
     length: usize,
@@ -67,6 +71,7 @@ pub fn train_exit(recipe: &Path, place: &Place) -> Result<Outcome> {
     let home = recipe::home(recipe);
     let recipe: Recipe = recipe::read(recipe)?;
     recipe.data.check()?;
+    recipe.teacher.check()?;
     // Exits that are there may be measured alone, with another draft, say.
     recipe.training.check(usize::from(recipe.base.is_none()))?;
     let path = home.join(&recipe.teacher.target);
@@ -78,7 +83,7 @@ pub fn train_exit(recipe: &Path, place: &Place) -> Result<Outcome> {
     let layers = exits(&recipe.layers, target.model.config().layers)?;
     let hidden = target.model.config().hidden;
     let base = recipe.base.as_ref().map(|base| home.join(base));
-    let variables = beginning(base.as_deref(), &layers, hidden, &place.device)?;
+    let (variables, others) = beginning(base.as_deref(), &layers, hidden, &place.device)?;
     let reader = Reader {
         tokenizer: &target.tokenizer,
         template: target.template.as_ref(),
@@ -97,8 +102,10 @@ pub fn train_exit(recipe: &Path, place: &Place) -> Result<Outcome> {
     let learner = ExitLearner {
         head: Head::open(&path)?.to_device(&place.device)?,
         top: recipe.teacher.top.min(target.model.config().vocab_size),
+        acceptance: recipe.teacher.acceptance,
         layers,
         variables,
+        others,
         training: read.texts,
         validation,
         length: recipe.data.length,
@@ -132,16 +139,21 @@ fn exits(asked: &[usize], layers: usize) -> Result<Vec<usize>> {
     Ok(if asked.is_empty() { (1..layers).collect() } else { asked.to_vec() })
 }
 
-/// The exits before the first step.
-fn beginning(base: Option<&Path>, layers: &[usize], hidden: usize, device: &Device) -> Result<Variables> {
-    let kept = match base {
+/// The exits before the first step, and what else is in the base.
+fn beginning(
+    base: Option<&Path>,
+    layers: &[usize],
+    hidden: usize,
+    device: &Device,
+) -> Result<(Variables, HashMap<String, Tensor>)> {
+    let mut kept = match base {
         Some(base) => files::load_tensors(base)?.with_context(|| format!("`base`: no file {}", base.display()))?.0,
         None => HashMap::new(),
     };
     let mut variables = Variables::new();
     for layer in layers {
         for (name, shape) in [(weight_name(*layer), vec![hidden, hidden]), (bias_name(*layer), vec![hidden])] {
-            let first = match kept.get(&name) {
+            let first = match kept.remove(&name) {
                 Some(tensor) if tensor.dims() == shape => tensor.to_dtype(DType::F32)?.to_device(device)?,
                 Some(tensor) => bail!("`base`: `{name}` is {:?}, this target needs {shape:?}", tensor.dims()),
                 None => Tensor::zeros(shape, DType::F32, device)?,
@@ -149,7 +161,7 @@ fn beginning(base: Option<&Path>, layers: &[usize], hidden: usize, device: &Devi
             variables.insert(name, Var::from_tensor(&first)?);
         }
     }
-    Ok(variables)
+    Ok((variables, kept))
 }
 
 fn weight_name(layer: usize) -> String {
@@ -161,7 +173,8 @@ fn bias_name(layer: usize) -> String {
 }
 
 impl ExitLearner {
-    fn lesson(&self, texts: &[&Text]) -> Result<Lesson> {
+    fn lesson(&self, texts: &[Text], sequences: &[Sequence], acceptance: f32) -> Result<Lesson> {
+        let texts: Vec<&Text> = sequences.iter().flatten().map(|text| &texts[*text]).collect();
         let (hidden, vocab) = (self.target.model.config().hidden, self.target.model.config().vocab_size);
         type Part = (Vec<Vec<f32>>, Vec<(Vec<u32>, Vec<f32>)>);
         let one = |text: &&Text| -> Result<Part> {
@@ -179,7 +192,7 @@ impl ExitLearner {
             Ok((states.collect(), goals.collect()))
         };
         let parts: Vec<Part> = texts.par_iter().map(one).collect::<Result<_>>()?;
-        let mut goals = Goals::new(self.top);
+        let mut goals = Goals::new(self.top, acceptance);
         for (tokens, probabilities) in parts.iter().flat_map(|part| &part.1) {
             goals.push(tokens, probabilities, 1.0);
         }
@@ -197,11 +210,6 @@ impl ExitLearner {
         Ok(self.head.norm.forward(&adapted)?)
     }
 
-    fn lesson_of(&self, texts: &[Text], sequences: &[Sequence]) -> Result<Lesson> {
-        let texts: Vec<&Text> = sequences.iter().flatten().map(|text| &texts[*text]).collect();
-        self.lesson(&texts)
-    }
-
     /// The exits as they are now.
     fn exits(&self) -> Result<Vec<Exit>> {
         let tensor = |name: String| -> Result<Tensor> {
@@ -217,7 +225,7 @@ impl ExitLearner {
 
 impl Learner for ExitLearner {
     fn loss(&self, batch: &[Sequence]) -> Result<Tensor> {
-        let lesson = self.lesson_of(&self.training, batch)?;
+        let lesson = self.lesson(&self.training, batch, self.acceptance)?;
         let mut total: Option<Tensor> = None;
         for (layer, states) in self.layers.iter().zip(&lesson.states) {
             let normed = self.normed(*layer, states)?;
@@ -241,7 +249,7 @@ impl Learner for ExitLearner {
         let mut sums = vec![0.0; self.layers.len()];
         let mut rows = 0;
         for part in sequences.chunks(8) {
-            let lesson = self.lesson_of(&self.validation, part)?;
+            let lesson = self.lesson(&self.validation, part, 0.0)?;
             for (sum, (layer, states)) in sums.iter_mut().zip(self.layers.iter().zip(&lesson.states)) {
                 let logits = self.normed(*layer, states)?.detach().matmul(&self.head.weights.t()?)?;
                 let loss = lesson.goals.clone().loss(&logits)?.to_scalar::<f32>()?;
@@ -259,7 +267,8 @@ impl Learner for ExitLearner {
     }
 
     fn save(&self) -> Result<()> {
-        let half = self.variables.iter().map(|(name, var)| Ok((name.clone(), var.to_dtype(DType::BF16)?)));
+        let learned = self.variables.iter().map(|(name, var)| (name, var.as_tensor()));
+        let half = learned.chain(&self.others).map(|(name, t)| Ok((name.clone(), t.detach().to_dtype(DType::BF16)?)));
         let tensors: BTreeMap<String, Tensor> = half.collect::<Result<_>>()?;
         files::save_tensors(&self.folder.join("exit.safetensors"), &tensors, &[("target", &self.target.name)])
     }

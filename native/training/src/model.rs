@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use specula_decoding::TokenId;
-use specula_models::{Batch, ModelFolder, Network, Precision, write_gguf};
+use specula_models::{Batch, ModelFolder, Network, Precision, folder_name, write_gguf};
 
 use crate::data::Text;
 use crate::files;
@@ -36,10 +36,6 @@ pub(crate) struct Start {
     /// Learn low-rank changes of the layers' matrices and nothing else.
     pub(crate) lora: Option<LowRank>,
 }
-
-/// The last norm's tensors, by architecture.
-const LAST_NORM: [&str; 3] =
-    ["model.norm.weight", "model.decoder.final_layer_norm.weight", "model.decoder.final_layer_norm.bias"];
 
 /// Weights between two models that have one origin: what the later one has learnt, and most of what it has forgotten
 /// (arXiv:2109.01903).
@@ -191,18 +187,20 @@ impl Trainee {
         let is_fresh = fresh.is_some();
         let mut folder = ModelFolder::open(&base, fresh)?;
         let mut tensors = std::mem::take(&mut folder.tensors);
+        if is_fresh && (start.mixed.is_some() || start.temperature.is_some()) {
+            bail!("`model.mixed` and `model.temperature` change a model that there is; leave out `model.shape`");
+        }
         if let Some(mixed) = &start.mixed {
-            if is_fresh {
-                bail!("`model.mixed` is between two models that there are; leave out `model.shape`");
-            }
             mixed.mix(home, &mut tensors)?;
         }
         if let Some(temperature) = start.temperature {
             if !(temperature > 0.0 && temperature.is_finite()) {
                 bail!("`model.temperature` = {temperature} must be a number above 0");
             }
-            for (_, tensor) in tensors.iter_mut().filter(|(name, _)| LAST_NORM.contains(&&***name)) {
-                *tensor = (&*tensor / temperature)?;
+            for name in ["model.norm.weight", "model.norm.bias"] {
+                if let Some(tensor) = tensors.get_mut(&*folder_name(folder.config.architecture, name.into())) {
+                    *tensor = (&*tensor / temperature)?;
+                }
             }
         }
         let made: RefCell<BTreeMap<String, Tensor>> = RefCell::default();

@@ -112,6 +112,20 @@ pub(crate) struct Teacher {
     /// m, tokens of a row that are remembered one by one; the others' probability is one number.
     #[serde(default = "default_top")]
     pub(crate) top: usize,
+    /// Part of the loss in training that is −ln α, α being the probability that learner and target draw one token with the
+    /// same noise; the other part is the divergence, which is also what is told as the validation loss.
+    #[serde(default)]
+    pub(crate) acceptance: f32,
+}
+
+impl Teacher {
+    pub(crate) fn check(&self) -> Result<()> {
+        at_least("teacher.top", self.top, 1)?;
+        if !(0.0..=1.0).contains(&self.acceptance) {
+            bail!("`teacher.acceptance` = {} must be 0 to 1", self.acceptance);
+        }
+        Ok(())
+    }
 }
 
 fn default_length() -> usize {

@@ -69,7 +69,7 @@ impl TargetLearner {
         let network = self.trainee.network()?;
         let states = network.states(&packed(texts, sequences, self.length), None)?;
         let states = states.first().context("a network without states")?;
-        let (mut goals, mut rows) = (Goals::new(1), Vec::new());
+        let (mut goals, mut rows) = (Goals::new(1, 0.0), Vec::new());
         learnt_rows(texts, sequences, self.length, 0, |row, (text, token), _| {
             rows.push(row);
             goals.push(&[texts[text].tokens[token]], &[1.0], 1.0);

@@ -153,7 +153,7 @@ fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
         assert_learnt(&folder.0.join("target"))?;
         assert_the_gguf_says_the_same(&target, architecture)?;
 
-        let teacher = "[teacher]\ntarget = \"target/model\"\ntop = 16\n";
+        let teacher = "[teacher]\ntarget = \"target/model\"\ntop = 16\nacceptance = 0.5\n";
         let trial = "[trial]\nprompts = 2\ntokens = 12\n";
         let recipe = folder.write("draft.toml", &format!(
             "{teacher}[model]\nbase = \"tokenizer\"\n{}{DATA}{}{trial}[streams]\ncount = 2\nlayers = 1\nweight = 0.5\n",
@@ -167,6 +167,9 @@ fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
             assert!((1.0..=5.0).contains(&length), "{name}: {length}");
         }
         assert_streams_are_decoded_as_trained(&folder.0.join("draft/model"))?;
+        let wrong = fs::read_to_string(&recipe)?.replace("acceptance = 0.5", "acceptance = 1.5");
+        let error = train_draft(&folder.write("wrong.toml", &wrong), &folder.at("wrong")).expect_err("a share above 1");
+        assert!(error.to_string().contains("`teacher.acceptance` = 1.5 must be 0 to 1"), "{error:#}");
 
         let alone = format!(
             "{teacher}[model]\nbase = \"draft/model\"\n{DATA}{}{trial}[streams]\ncount = 2\nlayers = 1\nweight = 0.5\nalone = true\n",
@@ -208,6 +211,17 @@ fn targets_exits_and_drafts_of_every_architecture() -> Result<()> {
         };
         let (trained, kept) = (loss("exit")?, loss("measure")?);
         assert!((trained - kept).abs() < 0.02, "a loss of {trained} is {kept} when the exits are measured again");
+        let one = format!("layers = [2]\n{again}");
+        assert_eq!(train_exit(&folder.write("one.toml", &one), &folder.at("one"))?, Outcome::Finished);
+        let tensors = |name: &str| -> Result<BTreeMap<String, Vec<f32>>> {
+            let path = folder.0.join(name).join("exit.safetensors");
+            let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu)?.into_iter();
+            let read = |t: candle_core::Tensor| t.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1();
+            tensors.map(|(name, tensor)| Ok((name, read(tensor)?))).collect()
+        };
+        let (before, after) = (tensors("exit")?, tensors("one")?);
+        let changed = before.keys().filter(|name| before[*name] != after[*name]).collect::<Vec<_>>();
+        assert!(before.len() == after.len() && changed == ["exit.2.bias", "exit.2.weight"], "{changed:?} changed");
     }
     Ok(())
 }
@@ -265,6 +279,9 @@ fn models_can_be_mixed_and_calibrated() -> Result<()> {
     assert!((loss(&flat) - 320_f64.ln()).abs() < 0.01, "{flat}");
     let error = begun("temperature = 0.0", 0, "wrong").expect_err("a temperature of 0");
     assert!(format!("{error:#}").contains("`model.temperature` = 0 must be a number above 0"), "{error:#}");
+    let new = format!("temperature = 1.1\n{}", shape("qwen3", 4));
+    let error = begun(&new, 1, "wrong").expect_err("a temperature of nothing");
+    assert!(format!("{error:#}").contains("leave out `model.shape`"), "{error:#}");
     Ok(())
 }
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::config::Architecture;
 
-/// The name in a folder as the hub has it, of a tensor as Llama's folders name it.
-pub(super) fn folder_name(architecture: Architecture, name: Cow<'_, str>) -> Cow<'_, str> {
+/// The name in a folder as the hub has it, of a tensor as Llama's folders name it: OPT has names of its own.
+pub fn folder_name(architecture: Architecture, name: Cow<'_, str>) -> Cow<'_, str> {
     // OPT's `final_layer_norm` is both the last norm of a model and the second one of a layer.
     const OPT: [(&str, &str); 9] = [
         ("model.layers.", "model.decoder.layers."),

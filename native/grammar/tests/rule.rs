@@ -162,7 +162,6 @@ fn rows_behind_what_is_forbidden_forbid_all_and_ends_come_at_ends_only() {
     let allowed = |rule: &mut Box<dyn Rule>, path: &[TokenId]| -> Vec<Vec<TokenId>> {
         let mut rows = vec![Row::new(&vec![0.0; vocab_size]); path.len() + 1];
         rule.apply(path, 0, &mut rows.iter_mut().collect::<Vec<_>>()).expect("it masks");
-        let support = |row: &Row| (0..vocab_size as TokenId).filter(|t| row.logits()[*t as usize] == 0.0).collect();
         rows.iter().map(support).collect()
     };
     let twelve = (0..vocab_size as TokenId).find(|t| vocabulary().get(*t) == b"12").expect("it is a token");
@@ -180,6 +179,11 @@ fn rows_behind_what_is_forbidden_forbid_all_and_ends_come_at_ends_only() {
     assert_eq!(allowed(&mut rule, &[]), [ends]);
 }
 
+/// What a masked row of equal logits lets through.
+fn support(row: &Row) -> Vec<TokenId> {
+    (0..row.logits().len() as TokenId).filter(|token| row.logits()[*token as usize] == 0.0).collect()
+}
+
 /// A model that likes blanks best comes to the value's end.
 #[test]
 fn blanks_between_parts_are_few() {
@@ -191,8 +195,7 @@ fn blanks_between_parts_are_few() {
     loop {
         let mut row = Row::new(&vec![0.0; bytes.0.len() + 3]);
         rule.apply(&[], 0, &mut [&mut row]).expect("it masks");
-        let allowed: Vec<TokenId> =
-            (0..bytes.0.len() as TokenId).filter(|token| row.logits()[*token as usize] == 0.0).collect();
+        let allowed = support(&row);
         let is_blank = |token: &&TokenId| bytes.get(**token).iter().any(u8::is_ascii_whitespace);
         let token = *allowed.iter().find(is_blank).unwrap_or(&allowed[0]);
         rule.commit(&[token]).expect("it was allowed");

@@ -47,7 +47,7 @@ impl Trial {
         let Self { rows, alike, .. } = *self;
         let expected = rows as f64 * OTHERWISE;
         let most = (expected + 2.0 * (expected * (1.0 - OTHERWISE)).sqrt()) as usize;
-        let otherwise = rows.saturating_sub(alike);
+        let otherwise = rows - alike;
         if otherwise > most {
             return Some(format!(
                 "it chooses other tokens than the CPU in {otherwise} of {rows} rows; at most {most} may differ"

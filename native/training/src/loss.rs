@@ -107,12 +107,11 @@ impl Goals {
         slope.iter_mut().zip(logits).for_each(|(q, logit)| *q = exp(*logit - max));
         let sum = in_lanes(slope, 0.0, |a, b| a + b);
         let inverse = 1.0 / sum;
-        let q = |token: TokenId| (logits[token as usize] - max).exp() * inverse;
-        let of_top = |i: usize| Odds { p: p[i].max(LEAST), q: q(tokens[i]).max(LEAST) };
-        let mut odds: Vec<Odds> = (0..self.top).map(of_top).collect();
-        let left = |known: f32| (1.0 - known).max(LEAST);
-        let rest = Odds { p: left(p.iter().sum()), q: left(tokens.iter().map(|t| q(*t)).sum()) };
-        odds.push(rest);
+        let q: Vec<f32> = tokens.iter().map(|token| (logits[*token as usize] - max).exp() * inverse).collect();
+        let left = |known: &[f32]| (1.0 - known.iter().sum::<f32>()).max(LEAST);
+        let rest = Odds { p: left(p), q: left(&q) };
+        let known = p.iter().zip(&q).map(|(p, q)| Odds { p: p.max(LEAST), q: q.max(LEAST) });
+        let odds: Vec<Odds> = known.chain([rest]).collect();
         let log_sum = sum.ln();
         // Slopes by ln q of each known token and of the rest.
         let mut slopes = vec![0.0; odds.len()];
@@ -132,11 +131,11 @@ impl Goals {
             slopes.iter_mut().for_each(|slope| *slope *= 1.0 - share);
             loss += share * unaccepted(&odds, share, &mut slopes);
         }
-        let sum: f32 = slopes.iter().sum();
-        let others = slopes[self.top] / rest.q - sum;
+        let all: f32 = slopes.iter().sum();
+        let others = slopes[self.top] / rest.q - all;
         slope.iter_mut().for_each(|q| *q *= inverse * others);
-        for (token, known) in tokens.iter().zip(slopes) {
-            slope[*token as usize] = known - q(*token) * sum;
+        for ((token, q), known) in tokens.iter().zip(q).zip(slopes) {
+            slope[*token as usize] = known - q * all;
         }
         loss
     }

@@ -4,11 +4,14 @@
     git clone https://github.com/tldr-pages/tldr
     python3 corpus.py tldr data
     python3 corpus.py questions 101 24000 data > data/questions-101.jsonl
+    python3 corpus.py some 9 17000 data > data/some-1.jsonl
     python3 corpus.py common data > data/common.jsonl
 
 The first writes data/train.jsonl and data/valid.jsonl, {"page", "messages"} a line, and data/questions.jsonl, questions for
-`specula generate --batch`; the second makes more of these, by a seed, from what the first wrote; the third picks from it what is said of
-programs that most people ask about, and asks some of it in more ways. The pages of prompts.jsonl are kept for validation. Only the English pages are used; braces of placeholders are removed. Models trained on it carry the pages' licence and attribution.
+`specula generate --batch`; the second makes more of these, by a seed, from what the first wrote; the third picks conversations from it and gives
+half of them to programs that do not exist; the fourth picks what is said of programs that most people ask about, and asks some of it in more
+ways. The pages of prompts.jsonl are kept for validation. Only the English pages are used; braces of placeholders are removed. Models trained
+on it carry the pages' licence and attribution.
 """
 
 import json
@@ -126,9 +129,14 @@ def questions(draw, train, names, count):
     return asked
 
 
+def written(folder):
+    """The lines of train.jsonl."""
+    return [json.loads(line) for line in Path(folder, "train.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def more(seed, count, folder):
     draw = random.Random(seed)
-    train = [json.loads(line) for line in Path(folder, "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    train = written(folder)
     names = [line["page"].split("/")[1] for line in train]
     draw.shuffle(train)
     for line in questions(draw, train, names, count):
@@ -137,7 +145,7 @@ def more(seed, count, folder):
 
 def some(seed, count, folder):
     draw = random.Random(seed)
-    train = [json.loads(line) for line in Path(folder, "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    train = written(folder)
     names = [line["page"].split("/")[1] for line in train]
     draw.shuffle(train)
     for line in train[:count]:
@@ -152,8 +160,7 @@ def common(folder):
     programs = set(COMMON.split())
     for program, commands in (line.split(": ") for line in COMMON_COMMANDS.split("\n") if line):
         programs |= {f"{program} {command}" for command in commands.split(", ")}
-    for line in Path(folder, "train.jsonl").read_text(encoding="utf-8").splitlines():
-        line = json.loads(line)
+    for line in written(folder):
         place, name = line["page"].split("/", 1)
         if name not in programs or place not in ("common", "linux"):
             continue
